@@ -1,0 +1,1 @@
+"""What pruning changed: predictions, PIEs, Q-Score, prediction depth."""

@@ -1,0 +1,173 @@
+"""summary.csv: the long table with one row a number, and the short one printed from it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+
+from common import paths
+from common.paths import Cell, format_sparsity
+from common.runtime import EXIT_WRITE, Failure, replace_file
+
+
+class Row(NamedTuple):
+    """One number. `group` is all, pie, non_pie or a class name; an interval may be missing."""
+
+    learner: str
+    pruning_method: str
+    sparsity: str
+    metric: str
+    group: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    n_models: int
+    n_examples: int
+
+
+def row(
+    cell: Cell,
+    metric: str,
+    value: float,
+    n_models: int,
+    n_examples: int,
+    group: str = "all",
+    interval: tuple[float, float] | None = None,
+) -> Row:
+    """A row for a cell of the study."""
+    low, high = interval if interval is not None else (None, None)
+    sparsity = format_sparsity(cell.sparsity)
+    return Row(
+        cell.learner, cell.pruning_method, sparsity, metric, group, float(value),
+        low, high, n_models, n_examples,
+    )  # fmt: skip
+
+
+def read(pies: Path) -> list[Row]:
+    """All rows; none if there is no table yet."""
+    path = paths.summary(pies)
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [
+                Row(
+                    *(line[name] for name in Row._fields[:5]),
+                    float(line["value"]),
+                    float(line["ci_low"]) if line["ci_low"] else None,
+                    float(line["ci_high"]) if line["ci_high"] else None,
+                    int(line["n_models"]),
+                    int(line["n_examples"]),
+                )
+                for line in csv.DictReader(file)
+            ]
+    except (KeyError, ValueError, csv.Error) as error:
+        raise Failure(
+            EXIT_WRITE, f"{path}: damaged ({error}); remove it, then run again"
+        ) from error
+
+
+def replace(pies: Path, rows: list[Row]) -> None:
+    """Put rows into the table in place of those of the same cell, metric and group."""
+    new = {line[:5] for line in rows}
+    _rewrite(pies, lambda old: [line for line in old if line[:5] not in new] + rows)
+
+
+def forget(pies: Path, cell: Cell) -> None:
+    """Drop the rows of a population that has been trained anew: they are of other networks. Rows
+    that compare with a new dense population go too."""
+    key = (cell.pruning_method, format_sparsity(cell.sparsity))
+
+    def of_others(old: list[Row]) -> list[Row]:
+        if cell.pruning_method == paths.DENSE:
+            return [line for line in old if line.learner != cell.learner]
+        return [line for line in old if (line.learner, *line[1:3]) != (cell.learner, *key)]
+
+    if paths.summary(pies).exists():
+        _rewrite(pies, of_others)
+
+
+def _rewrite(pies: Path, change) -> None:
+    path = paths.summary(pies)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(temporary: Path, rows: list[Row]) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(Row._fields)
+            writer.writerows(
+                [f"{x:.10g}" if isinstance(x, float) else "" if x is None else x for x in line]
+                for line in rows
+            )
+
+    with FileLock(paths.lock(path)):  # both learners' scripts may run at once
+        rows = sorted(change(read(pies)), key=lambda line: (*line[:4], line.group))
+        replace_file(path, lambda temporary: write(temporary, rows), lambda temporary: None)
+
+
+def format_table(pies: Path, learner: str) -> str:
+    """The table at the end of every script: accuracy (mean ± sd over networks) and PIEs."""
+    found = _by_cell(pies, learner)
+    dense = _percent(found.get((paths.DENSE, format_sparsity(0)), {}))
+    lines = [
+        ("learner", "pruning", "sparsity", "networks", "dense top-1 %", "pruned top-1 %", "PIEs")
+    ]
+    for (pruning_method, sparsity), numbers in found.items():
+        top1, n_pies = numbers.get(("top1", "all")), numbers.get(("n_pies", "all"))
+        lines.append(
+            (
+                learner,
+                pruning_method,
+                sparsity,
+                str(top1.n_models) if top1 else "-",
+                dense,
+                "" if pruning_method == paths.DENSE else _percent(numbers),
+                f"{n_pies.value:.0f} of {n_pies.n_examples}" if n_pies else "-",
+            )
+        )
+    return _align(lines)
+
+
+def format_groups(pies: Path, learner: str, metric: str) -> str:
+    """A table of one metric in the pruned networks: over all images, the PIEs and the rest."""
+    lines = [("learner", "pruning", "sparsity", "networks", metric, "of PIEs", "of the rest")]
+    for (pruning_method, sparsity), numbers in _by_cell(pies, learner).items():
+        groups = [numbers.get((metric, group)) for group in ("all", "pie", "non_pie")]
+        if groups[0]:
+            shown = [f"{line.value:.2f}" if line else "-" for line in groups]
+            lines.append((learner, pruning_method, sparsity, str(groups[0].n_models), *shown))
+    return _align(lines)
+
+
+Numbers = dict[tuple[str, str], Row]
+
+
+def _by_cell(pies: Path, learner: str) -> dict[tuple[str, str], Numbers]:
+    """(pruning method, sparsity) -> (metric, group) -> row; dense first, sparsities ascending."""
+    found: dict[tuple[str, str], Numbers] = {}
+    for line in read(pies):
+        if line.learner == learner:
+            numbers = found.setdefault((line.pruning_method, line.sparsity), {})
+            numbers[line.metric, line.group] = line
+    order = (paths.DENSE, *paths.PRUNING_METHODS)
+    return dict(
+        sorted(found.items(), key=lambda item: (order.index(item[0][0]), float(item[0][1])))
+    )
+
+
+def _percent(numbers: Numbers) -> str:
+    mean, sd = numbers.get(("top1", "all")), numbers.get(("top1_sd", "all"))
+    if mean is None:
+        return "-"
+    return f"{100 * mean.value:.2f}" + (f" ± {100 * sd.value:.2f}" if sd else "")
+
+
+def _align(lines: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,192 @@
+"""Batched augmentations with parameters drawn per image, on the device of the images.
+
+Parameters come from a CPU generator (`draw`), so that every device sees the same ones; what they
+do to the images (`apply`) follows torchvision's transforms of the same names.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds them
+
+
+class Augmentation(NamedTuple):
+    """What may happen to an image, in this order; the defaults do nothing."""
+
+    resized_crop_area: tuple[float, float] | None = None  # RandomResizedCrop, share of the area
+    crop_padding: int = 0  # RandomCrop, pixels of black around the image
+    horizontal_flip: float = 0.0  # probability
+    vertical_flip: float = 0.0  # probability
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # ColorJitter strengths
+    jitter_probability: float = 0.0
+    grayscale_probability: float = 0.0
+
+
+class Parameters(NamedTuple):
+    """One draw for B images; every tensor is on the CPU."""
+
+    boxes: Tensor | None  # [B,4] top, left, height, width: the part that fills the new image
+    flips: Tensor | None  # [B,2] bool: vertical, horizontal
+    factors: Tensor | None  # [B,4] brightness, contrast, saturation (times), hue (plus)
+    orders: Tensor | None  # [B,4] which of the four comes first, second, …
+    jittered: Tensor | None  # [B] bool
+    grey: Tensor | None  # [B] bool
+
+
+def draw(augmentation: Augmentation, n: int, size: int, generator: torch.Generator) -> Parameters:
+    """Draw parameters for n images of size x size pixels."""
+    boxes = None
+    if augmentation.resized_crop_area is not None:
+        boxes = _draw_resized_crops(augmentation.resized_crop_area, n, size, generator)
+    elif augmentation.crop_padding:
+        pad = augmentation.crop_padding
+        corner = torch.randint(-pad, pad + 1, (n, 2), generator=generator).float()
+        boxes = torch.cat([corner, torch.full((n, 2), float(size))], dim=1)
+    flips = None
+    if augmentation.vertical_flip or augmentation.horizontal_flip:
+        chance = torch.tensor([augmentation.vertical_flip, augmentation.horizontal_flip])
+        flips = torch.rand(n, 2, generator=generator) < chance
+    factors = orders = jittered = None
+    if augmentation.jitter_probability:
+        strength = torch.tensor(augmentation.jitter)
+        centre = torch.tensor([1.0, 1.0, 1.0, 0.0])
+        low = torch.cat([(1 - strength[:3]).clamp(min=0), -strength[3:]])
+        factors = low + (centre + strength - low) * torch.rand(n, 4, generator=generator)
+        orders = torch.rand(n, 4, generator=generator).argsort(1)
+        jittered = torch.rand(n, generator=generator) < augmentation.jitter_probability
+    grey = None
+    if augmentation.grayscale_probability:
+        grey = torch.rand(n, generator=generator) < augmentation.grayscale_probability
+    return Parameters(boxes, flips, factors, orders, jittered, grey)
+
+
+def apply(images: Tensor, parameters: Parameters) -> Tensor:
+    """images [B,C,H,H] uint8 -> [B,C,H,H] float32 in [0, 1], changed as `parameters` say."""
+    images = images.float() / 255
+    if parameters.boxes is not None or parameters.flips is not None:
+        images = _crop_and_flip(images, parameters.boxes, parameters.flips)
+    if parameters.factors is not None:
+        images = _jitter(images, parameters.factors, parameters.orders, parameters.jittered)
+    if parameters.grey is not None:
+        rows = _rows(parameters.grey, images)
+        images[rows] = grayscale(images[rows]).expand_as(images[rows])
+    return images
+
+
+def _rows(chosen: Tensor, images: Tensor) -> Tensor:
+    """Indices of the chosen images. Found on the CPU: the GPU is not asked, so nothing waits."""
+    return chosen.nonzero().squeeze(1).to(images.device, non_blocking=True)
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """`draw`, then `apply`."""
+    return apply(images, draw(augmentation, len(images), images.shape[-1], generator))
+
+
+def _draw_resized_crops(
+    area: tuple[float, float], n: int, size: int, generator: torch.Generator
+) -> Tensor:
+    """[n,4] boxes as RandomResizedCrop draws them: area uniform, aspect ratio log-uniform in
+    [3/4, 4/3], ten tries to fit into the image, else the whole (square) image."""
+    share = area[0] + (area[1] - area[0]) * torch.rand(n, 10, generator=generator)
+    log_ratio = math.log(4 / 3) * (2 * torch.rand(n, 10, generator=generator) - 1)
+    width = (size * (share * log_ratio.exp()).sqrt()).round()
+    height = (size * (share / log_ratio.exp()).sqrt()).round()
+    fits = (width >= 1) & (width <= size) & (height >= 1) & (height <= size)
+    first = fits.float().argmax(1, keepdim=True)
+    found = fits.any(1)
+    width = torch.where(found, width.gather(1, first).squeeze(1), float(size))
+    height = torch.where(found, height.gather(1, first).squeeze(1), float(size))
+    u = torch.rand(n, 2, generator=generator)
+    top = (u[:, 0] * (size - height + 1)).floor()
+    left = (u[:, 1] * (size - width + 1)).floor()
+    return torch.stack([top, left, height, width], dim=1)
+
+
+def _crop_and_flip(images: Tensor, boxes: Tensor | None, flips: Tensor | None) -> Tensor:
+    """Cropping, bilinear resizing and flipping act on rows and on columns apart, so the new image
+    is R x image x C^T with one pair of sparse [H,H] matrices for each image."""
+    n, _, size, _ = images.shape
+    if boxes is None:
+        boxes = torch.tensor([0.0, 0.0, size, size]).expand(n, 4)
+    boxes = boxes.to(images.device, non_blocking=True)
+    rows, columns = (_resize_matrix(boxes[:, i], boxes[:, i + 2], size) for i in (0, 1))
+    if flips is not None:
+        flips = flips.to(images.device, non_blocking=True)
+        rows = torch.where(flips[:, 0, None, None], rows.flip(1), rows)
+        columns = torch.where(flips[:, 1, None, None], columns.flip(1), columns)
+    half = images.flatten(1, 2) @ columns.transpose(1, 2)  # [B,C*H,H]
+    return rows[:, None] @ half.unflatten(1, images.shape[1:3])
+
+
+def _resize_matrix(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """[B,size,size] weights that make `size` samples of the pixels start … start+length-1 by
+    bilinear interpolation; samples never look beyond the box; beyond the image it is black."""
+    pixel = torch.arange(size, device=start.device, dtype=torch.float32)
+    scale = (length / size)[:, None]
+    position = ((pixel + 0.5) * scale - 0.5).clamp(min=0)
+    position = start[:, None] + torch.minimum(position, length[:, None] - 1)
+    return (1 - (position[:, :, None] - pixel).abs()).clamp(min=0)
+
+
+def _jitter(images: Tensor, factors: Tensor, orders: Tensor, jittered: Tensor) -> Tensor:
+    """The four colour operations on the chosen images, in each image's own order."""
+    operations = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+    factors = factors.to(images.device, non_blocking=True)
+    for slot in range(4):
+        for i, operation in enumerate(operations):
+            rows = _rows((orders[:, slot] == i) & jittered, images)
+            images[rows] = operation(images[rows], factors[rows, i])
+    return images
+
+
+def grayscale(images: Tensor) -> Tensor:
+    """[B,3,H,W] -> [B,1,H,W]."""
+    weights = torch.tensor(GREY_WEIGHTS, device=images.device, dtype=images.dtype)
+    return torch.einsum("bchw,c->bhw", images, weights)[:, None]
+
+
+def _blend(images: Tensor, others: Tensor | float, factors: Tensor) -> Tensor:
+    factors = factors[:, None, None, None]
+    return (factors * images + (1 - factors) * others).clamp(0, 1)
+
+
+def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
+    """Mix with black; factors [B]."""
+    return _blend(images, 0.0, factors)
+
+
+def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
+    """Mix with the mean grey of the whole image; factors [B]."""
+    return _blend(images, grayscale(images).mean((1, 2, 3), keepdim=True), factors)
+
+
+def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
+    """Mix with the grey image; factors [B]."""
+    return _blend(images, grayscale(images), factors)
+
+
+def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
+    """Turn the hue by shifts [B] in [-0.5, 0.5] of the circle; value and saturation stay.
+
+    In HSV a channel is V - V·S·clamp(min(k, 4 - k), 0, 1) with k = (n + 6·hue) mod 6 and
+    n = 5, 3, 1 for red, green, blue (the closed form of the usual six cases).
+    """
+    value, brightest = images.max(1)
+    chroma = value - images.amin(1)
+    red, green, blue = images.unbind(1)
+    safe = torch.where(chroma > 0, chroma, 1.0)
+    sextant = torch.where(
+        brightest == 0,
+        (green - blue) / safe,
+        torch.where(brightest == 1, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sextant = sextant + 6 * shifts[:, None, None]
+    n = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
+    k = torch.remainder(n + sextant[:, None], 6)
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)

@@ -1,0 +1,238 @@
+"""Which test images do pruned networks forget? PIEs, accuracy on them, Q-Score, UMAP."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from common import paths
+from common.analysis import pie, summary
+from common.analysis.predictions import Population
+from common.data import arrays
+from common.data.arrays import Arrays
+from common.data.datasets import Dataset
+from common.experiments import population
+from common.figures import embedding, plots
+from common.model import evaluation
+from common.model.wide_resnet import WideResNet
+from common.paths import Cell
+from common.runtime import replace_file
+
+# The scores of predictions.Population: metric in the summary, name in the figures' files.
+SCORES = {"q": ("q_score", "Q-SCORE"), "z": ("z_score", "Z-SCORE"), "l1": ("l1_norm", "L1_NORM")}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare the dense population with every pruned one that is there."""
+    data = population.open_study(args)
+    dense_cell = paths.dense_cell(args.learner)
+    dense = population.predict(args, data, dense_cell, population.ids_present(args, dense_cell))
+    cells = population.pruned_cells(args, dense.ids)
+    summary.replace(args.pies, rows_of_population(dense, data))
+    found = {}
+    for cell, ids in cells.items():
+        paired = dense.select(ids)
+        pruned = population.predict(args, data, cell, ids)
+        found[cell] = compare(cell, paired, pruned, data)
+        plots.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found[cell])
+        write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
+        rows = rows_of_pies(cell, found[cell], paired, pruned, data)
+        summary.replace(args.pies, rows_of_population(pruned, data) + rows)
+        if args.plot_q_score:
+            draw_scores(args.pies, cell, found[cell], paired, pruned)
+        compare_learners(args.pies, cell)
+    if args.plot_umap:
+        draw_umaps(args, data, dense, found)
+    print(summary.format_table(args.pies, args.learner))
+    return 0
+
+
+def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:
+    """The PIEs of a cell, and the votes that make them."""
+    modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
+    return population.heading(cell, pruned.ids, data) | {
+        "label": data.test.labels.cpu().numpy(),
+        "is_pie": pie.find_pies(dense.labels, pruned.labels, data.n_classes),
+        "modal_dense": modal[0],
+        "modal_pruned": modal[1],
+        "votes_dense": pie.count_votes(dense.labels, data.n_classes),
+        "votes_pruned": pie.count_votes(pruned.labels, data.n_classes),
+        "classes": np.array(data.classes),
+    }
+
+
+def rows_of_population(networks: Population, data: Dataset) -> list[summary.Row]:
+    """Accuracy over all images and by class, and the Q-Scores, of one population."""
+    target = data.test.labels.cpu().numpy()
+    correct = networks.labels == target
+    groups = {"all": np.ones(len(target), dtype=bool)}
+    groups |= {name: target == c for c, name in enumerate(data.classes)}
+    rows = []
+    for group, members in groups.items():
+        rows += population.mean_rows(
+            networks.cell, "top1", correct[:, members].mean(axis=1), int(members.sum()), group
+        )
+    for field, (metric, _) in SCORES.items():
+        rows += score_rows(networks.cell, metric, getattr(networks, field), "all", groups["all"])
+    undefined = np.isnan(networks.q).mean(axis=1)
+    rows += population.mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
+    return rows
+
+
+def score_rows(
+    cell: Cell, metric: str, score: np.ndarray, group: str, members: np.ndarray
+) -> list[summary.Row]:
+    """The mean over networks of each network's mean score [K,N] over a group of images; undefined
+    scores are left out of it. No rows for a group without any."""
+    values = score[:, members].astype(np.float64)
+    defined = ~np.isnan(values).all(axis=1)
+    if not defined.any():
+        return []
+    means = np.nanmean(values[defined], axis=1)
+    return population.mean_rows(cell, metric, means, int(members.sum()), group)
+
+
+def rows_of_pies(
+    cell: Cell, found: Arrays, dense: Population, pruned: Population, data: Dataset
+) -> list[summary.Row]:
+    """Counts, direction and ties of the PIEs; accuracy and scores on them and on the rest."""
+    label, is_pie = found["label"], found["is_pie"]
+    n_models, n_examples = len(pruned.ids), len(label)
+
+    def count(metric: str, value: int, group: str = "all") -> summary.Row:
+        members = n_examples if group == "all" else int((label == data.classes.index(group)).sum())
+        return summary.row(cell, metric, value, n_models, members, group)
+
+    rows = [count("n_pies", is_pie.sum())]
+    rows += [
+        count("n_pies", (is_pie & (label == c)).sum(), name) for c, name in enumerate(data.classes)
+    ]
+    ways = pie.directions(found["modal_dense"], found["modal_pruned"], label)
+    rows += [count(f"n_pies_{way}", n) for way, n in ways._asdict().items()]
+    tied = pie.is_tied(found["votes_dense"]) | pie.is_tied(found["votes_pruned"])
+    rows.append(count("n_tied", tied.sum()))
+    other_rule = pie.find_pies(dense.labels, pruned.labels, data.n_classes, ties="highest")
+    rows.append(count("n_pies_highest_tie", other_rule.sum()))
+    for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
+        if not members.any():
+            continue
+        for networks, suffix in ((pruned, ""), (dense, "_dense")):
+            correct = (networks.labels == label)[:, members].mean(axis=1)
+            rows += population.mean_rows(cell, f"top1{suffix}", correct, members.sum(), group)
+            for field, (metric, _) in SCORES.items():
+                score = getattr(networks, field)
+                rows += score_rows(cell, f"{metric}{suffix}", score, group, members)
+    return rows
+
+
+def write_table(path: Path, found: Arrays, dense: Population, pruned: Population) -> None:
+    """pies_<pruning>_s<sparsity>.csv: one row an example."""
+    classes = found["classes"]
+    columns = {
+        "index": np.arange(len(found["label"])),
+        "label": classes[found["label"]],
+        "modal_dense": classes[found["modal_dense"]],
+        "modal_pruned": classes[found["modal_pruned"]],
+        "votes_dense": found["votes_dense"].max(axis=1),
+        "votes_pruned": found["votes_pruned"].max(axis=1),
+        "is_pie": found["is_pie"].astype(int),
+        "q_dense": dense.mean_score("q"),
+        "q_pruned": pruned.mean_score("q"),
+    }
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            for values in zip(*(column.tolist() for column in columns.values()), strict=True):
+                writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
+
+    replace_file(path, write, lambda temporary: None)
+
+
+def draw_scores(
+    pies: Path, cell: Cell, found: Arrays, dense: Population, pruned: Population
+) -> None:
+    """Dense against pruned Q-Score, Z-Score and L1 norm of each image, as means over networks."""
+    for field, (_, name) in SCORES.items():
+        shown = {
+            "score": np.array(name.replace("_", " ").title()),
+            "dense": dense.mean_score(field),
+            "pruned": pruned.mean_score(field),
+        }
+        heading = {key: found[key] for key in (*population.HEADING, "is_pie")}
+        plots.keep(paths.q_score(pies, cell, name), plots.score_scatter, heading | shown)
+
+
+def compare_learners(pies: Path, cell: Cell) -> None:
+    """Where both learners' PIEs of a cell are there: which are common, and where they disagree."""
+    cells = [cell._replace(learner=learner) for learner in paths.LEARNERS]
+    stored = [
+        arrays.load(paths.pies_distribution(pies, other).with_suffix(".npz")) for other in cells
+    ]
+    if any(found is None for found in stored):
+        return
+    a, b = stored
+    if not np.array_equal(a["label"], b["label"]):  # other images: --test_limit has changed
+        return
+    heading = {key: a[key] for key in (*population.HEADING, "label", "classes")}
+    heading["learner"] = np.array(" and ".join(paths.LEARNERS))
+    both = {"learners": np.array(paths.LEARNERS), "is_pie": np.stack([a["is_pie"], b["is_pie"]])}
+    differ = {f"differ_{w}": a[f"modal_{w}"] != b[f"modal_{w}"] for w in ("dense", "pruned")}
+    for kind, draw, shown in (
+        ("common_PIEs", plots.common_pies, both),
+        ("disagreement", plots.disagreement, differ),
+    ):
+        path = paths.learner_comparison(pies, kind, cell.pruning_method, cell.sparsity)
+        plots.keep(path, draw, heading | shown)
+
+
+def draw_umaps(
+    args: argparse.Namespace, data: Dataset, dense: Population, found: dict[Cell, Arrays]
+) -> None:
+    """UMAP of the first network: dense alone, and dense beside pruned for each pruning method at
+    its highest sparsity. Networks share no axes, so every one has its own map."""
+    network_id = dense.ids[0]
+    maps = {"dense": map_network(args, data, dense.cell, network_id)}
+    draw_umap(args, data, dense.cell, network_id, maps, np.zeros(len(data.test), dtype=bool))
+    highest = {cell.pruning_method: cell for cell in sorted(found)}
+    for cell in highest.values():
+        if network_id in found[cell]["ids"]:
+            pruned = {"pruned": map_network(args, data, cell, network_id)}
+            draw_umap(args, data, cell, network_id, maps | pruned, found[cell]["is_pie"])
+
+
+def map_network(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> Arrays:
+    """One network's predicted labels and the two-dimensional map of its embeddings."""
+
+    def compute(network: WideResNet) -> Arrays:
+        labels, embeddings = evaluation.classify(network, data, data.test, args.batch_size)
+        return {"predicted": labels, "xy": embedding.umap_2d(embeddings, args.seed)}
+
+    path = paths.umap_array(args.pies, cell, network_id)
+    return population.cached(args, data, cell, network_id, path, compute, f"seed {args.seed}")
+
+
+def draw_umap(
+    args: argparse.Namespace,
+    data: Dataset,
+    cell: Cell,
+    network_id: int,
+    maps: dict[str, Arrays],
+    is_pie: np.ndarray,
+) -> None:
+    """The maps of one network beside each other, with the PIEs of its population."""
+    shown = {
+        "title": np.array(f"UMAP: {cell}, id {network_id}"),
+        "panels": np.array(list(maps)),
+        "xy": np.stack([found["xy"] for found in maps.values()]),
+        "predicted": np.stack([found["predicted"] for found in maps.values()]),
+        "label": data.test.labels.cpu().numpy(),
+        "is_pie": is_pie,
+        "classes": np.array(data.classes),
+        "n_examples": np.array(len(data.test)),
+    }
+    plots.keep(paths.umap(args.pies, cell), plots.embedding_map, shown)

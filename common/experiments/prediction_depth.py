@@ -1,0 +1,139 @@
+"""How deep in the network is an image decided? Prediction depth, of PIEs and of the rest."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from tqdm import tqdm
+
+from common import paths
+from common.analysis import pie, probes, summary
+from common.analysis.predictions import Population
+from common.data.arrays import Arrays
+from common.data.datasets import Dataset
+from common.experiments import population
+from common.figures import plots
+from common.model import evaluation
+from common.model.wide_resnet import WideResNet
+from common.paths import Cell
+from common.runtime import EXIT_ARGUMENTS, Failure
+
+# The two targets a probe can be asked to agree with, and their metrics in the summary. With the
+# label, a misclassified image has nearly the largest depth by construction, and so have many PIEs.
+METRICS = {"prediction": "prediction_depth", "label": "prediction_depth_label"}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure the first networks of the dense population and of every pruned one that is there."""
+    data = population.open_study(args)
+    if args.knn > len(data.train):
+        raise Failure(
+            EXIT_ARGUMENTS,
+            f"argument --knn: {args.knn}: at most the {len(data.train)} training images",
+        )
+    dense_cell = paths.dense_cell(args.learner)
+    dense = population.predict(args, data, dense_cell, population.ids_present(args, dense_cell))
+    for cell, ids in population.pruned_cells(args, dense.ids).items():
+        paired = dense.select(ids)
+        pruned = population.predict(args, data, cell, ids)
+        is_pie = pie.find_pies(paired.labels, pruned.labels, data.n_classes)
+        measured = ids[: args.prediction_depth_models]
+        probed = {
+            which: probe(args, data, networks.select(measured))
+            for which, networks in (("dense", paired), ("pruned", pruned))
+        }
+        summary.replace(args.pies, rows(cell, probed, is_pie, measured, data))
+        draw(args, data, cell, probed, is_pie, paired.select(measured), pruned.select(measured))
+    print(summary.format_table(args.pies, args.learner))
+    print(summary.format_groups(args.pies, args.learner, METRICS[args.pd_target]))
+    return 0
+
+
+def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arrays:
+    """Depths of N images in K networks for either target, and the accuracy of each probe:
+    `prediction` [K,N], `label` [K,N], `accuracy` [K,L]."""
+    cell, label = networks.cell, data.test.labels.cpu().numpy()
+
+    def compute(network: WideResNet) -> Arrays:
+        bank, queries = (
+            evaluation.probe_embeddings(network, data, split, args.batch_size)
+            for split in (data.train, data.test)
+        )
+        bank_labels = data.train.labels.cpu().numpy()
+        layers = [
+            probes.knn_predict(b, bank_labels, q, args.knn, data.n_classes)
+            for b, q in zip(bank, queries, strict=True)
+        ]
+        return {"probe_labels": np.stack(layers).astype(np.int16)}
+
+    found = [
+        population.cached(
+            args, data, cell, network_id,
+            paths.probe_predictions(args.pies, cell, network_id), compute, f"knn {args.knn}",
+        )["probe_labels"]
+        for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None)
+    ]  # fmt: skip
+    return {
+        "prediction": np.stack(
+            [probes.prediction_depth(*pair) for pair in zip(found, networks.labels, strict=True)]
+        ),
+        "label": np.stack([probes.prediction_depth(layers, label) for layers in found]),
+        "accuracy": np.stack([(layers == label).mean(axis=1) for layers in found]),
+    }
+
+
+def rows(
+    cell: Cell, probed: dict[str, Arrays], is_pie: np.ndarray, ids: list[int], data: Dataset
+) -> list[summary.Row]:
+    """Mean depth of all images, PIEs and the rest, and the probes' accuracy by layer."""
+    dense_cell = paths.dense_cell(cell.learner)
+    everything = np.ones_like(is_pie)
+    found = []
+    for target, metric in METRICS.items():
+        for where, which in ((dense_cell, "dense"), (cell, "pruned")):
+            means = probed[which][target].mean(axis=1)
+            found += population.mean_rows(where, metric, means, len(everything))
+        for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
+            for which, suffix in (("pruned", ""), ("dense", "_dense")):
+                if members.any():
+                    means = probed[which][target][:, members].mean(axis=1)
+                    found += population.mean_rows(
+                        cell, f"{metric}{suffix}", means, int(members.sum()), group
+                    )
+    for where, which in ((dense_cell, "dense"), (cell, "pruned")):
+        for layer, accuracy in enumerate(probed[which]["accuracy"].T, start=1):
+            found += population.mean_rows(
+                where, f"probe_accuracy_layer_{layer}", accuracy, len(everything)
+            )
+    return found
+
+
+def draw(
+    args: argparse.Namespace,
+    data: Dataset,
+    cell: Cell,
+    probed: dict[str, Arrays],
+    is_pie: np.ndarray,
+    dense: Population,
+    pruned: Population,
+) -> None:
+    """Depth dense against pruned, depth against Q-Score, and probe accuracy by layer."""
+    heading = population.heading(cell, dense.ids, data) | {"is_pie": is_pie}
+    depth = {which: probed[which][args.pd_target].mean(axis=0) for which in probed}
+    name = f"Prediction depth ({args.pd_target})"
+    path = {
+        kind: paths.prediction_depth(args.pies, cell, args.knn, kind)
+        for kind in ("PIEs", "Q-SCORE", "probe_accuracy")
+    }
+    plots.keep(path["PIEs"], plots.score_scatter, heading | {"score": np.array(name)} | depth)
+    plots.keep(
+        path["Q-SCORE"],
+        plots.depth_against_q,
+        heading
+        | {"target": np.array(args.pd_target)}
+        | {f"depth_{which}": values for which, values in depth.items()}
+        | {"q_dense": dense.mean_score("q"), "q_pruned": pruned.mean_score("q")},
+    )
+    accuracy = {f"accuracy_{which}": found["accuracy"] for which, found in probed.items()}
+    plots.keep(path["probe_accuracy"], plots.probe_accuracy, heading | accuracy)

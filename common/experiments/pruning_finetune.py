@@ -1,0 +1,68 @@
+"""Prune the dense networks in one shot by magnitude, then fine-tune them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from torch import Tensor, nn
+
+from common import paths, runtime
+from common.analysis import summary
+from common.data.datasets import Dataset
+from common.experiments import population
+from common.learning import methods, pruning, resumable
+from common.model import checkpoints, wide_resnet
+from common.options import ARCHITECTURE
+from common.paths import Cell
+
+
+def run(args: argparse.Namespace) -> int:
+    """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing."""
+    data = population.open_study(args)
+    population.check_batch_sizes(args, data)
+    ids = population.ids_present(args, paths.dense_cell(args.learner))
+    cells = [Cell(args.learner, "global", sparsity) for sparsity in args.pruning_percentages]
+    configs = {
+        cell: {network_id: config(args, data, cell, network_id) for network_id in ids}
+        for cell in cells
+    }
+    for cell in cells:  # refuse before the first training
+        population.unfinished(cell, args, configs[cell])
+    runtime.stop_at_safe_point()
+    for cell in cells:
+
+        def learn(
+            network_id: int, config: dict[str, Any], cell: Cell = cell
+        ) -> tuple[dict[str, nn.Module], dict[str, Tensor], list[dict[str, Any]]]:
+            network, masks = prune(args, data, network_id, cell.sparsity)
+            history = resumable.train(
+                {"network": network}, methods.finetuning_stages(network, config), masks,
+                cell, network_id, config, data, args.models, args.logs,
+            )  # fmt: skip
+            return {"network": network}, masks, history
+
+        population.make(cell, args, data, configs[cell], learn)
+    print(summary.format_table(args.pies, args.learner))
+    return 0
+
+
+def prune(
+    args: argparse.Namespace, data: Dataset, network_id: int, sparsity: float
+) -> tuple[wide_resnet.WideResNet, dict[str, Tensor]]:
+    """The dense network with this id, pruned in one shot, and its masks."""
+    dense = checkpoints.load(
+        args.models, paths.dense_cell(args.learner), network_id, data.train.images.device
+    )
+    weights = wide_resnet.prunable(dense.network)
+    masks = pruning.magnitude_masks(weights, sparsity, args.allocation) if sparsity else {}
+    pruning.apply_masks(masks, weights)
+    return dense.network, masks
+
+
+def config(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> dict[str, Any]:
+    """Everything that defines a fine-tuned network; `parent` is the digest of its dense one."""
+    dense = population.describe(args, data, paths.dense_cell(args.learner), network_id)
+    architecture = {name: dense["config"][name] for name in ARCHITECTURE}
+    own = {"parent": dense["digest"]}
+    return cell._asdict() | population.data_config(data) | architecture | args.recipe | own

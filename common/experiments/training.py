@@ -1,0 +1,72 @@
+"""Train a population: dense networks, or networks pruned gradually while they learn."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from torch import Tensor, nn
+
+from common import paths, runtime
+from common.analysis import summary
+from common.data.datasets import Dataset
+from common.experiments import population
+from common.learning import resumable
+from common.learning.methods import METHODS
+from common.options import SCHEDULE_FLAGS
+from common.paths import Cell
+
+
+def run(args: argparse.Namespace) -> int:
+    """For each sparsity, train the networks of the population that are missing."""
+    data = population.open_study(args)
+    population.check_batch_sizes(args, data)
+    method = METHODS[args.learner]
+    configs = {cell: config(args, data, cell) for cell in cells(args)}
+    for cell, cell_config in configs.items():  # refuse before the first training
+        population.unfinished(cell, args, dict.fromkeys(args.ids, cell_config))
+        check_schedule(args, data, cell_config)
+    runtime.stop_at_safe_point()
+    for cell, cell_config in configs.items():
+
+        def learn(
+            network_id: int, config: dict[str, Any], cell: Cell = cell
+        ) -> tuple[dict[str, nn.Module], dict[str, Tensor], list[dict[str, Any]]]:
+            modules = method.new_modules(config, data.n_classes, network_id)
+            masks: dict[str, Tensor] = {}
+            history = resumable.train(
+                modules, method.stages(modules, config), masks, cell, network_id, config, data,
+                args.models, args.logs,
+            )  # fmt: skip
+            return modules, masks, history
+
+        population.make(cell, args, data, dict.fromkeys(args.ids, cell_config), learn)
+    print(summary.format_table(args.pies, args.learner))
+    return 0
+
+
+def cells(args: argparse.Namespace) -> list[Cell]:
+    """Sparsity 0 is the dense population, whatever the pruning method."""
+    return [
+        Cell(args.learner, args.pruning_method, sparsity)
+        if sparsity
+        else paths.dense_cell(args.learner)
+        for sparsity in args.pruning_percentages
+    ]
+
+
+def config(args: argparse.Namespace, data: Dataset, cell: Cell) -> dict[str, Any]:
+    """Everything that defines the networks of a cell but their ids."""
+    recipe = {
+        name: value
+        for name, value in args.recipe.items()
+        if cell.sparsity or name not in SCHEDULE_FLAGS
+    }
+    return cell._asdict() | population.data_config(data) | recipe
+
+
+def check_schedule(args: argparse.Namespace, data: Dataset, config: dict[str, Any]) -> None:
+    """Raises Failure(EXIT_ARGUMENTS) if the pruning steps do not fit into the training."""
+    method = METHODS[args.learner]
+    for stage in method.stages(method.new_modules(config, data.n_classes, 0), config):
+        stage.pruning_events(stage.epochs * stage.steps_per_epoch(len(data.train)))

@@ -1,0 +1,1 @@
+"""Pictures of arrays that already lie on disk."""

@@ -1,0 +1,216 @@
+"""The figures. Each function draws one from the arrays that `keep` stores beside it, so that it
+can be redrawn from them alone: `plots.score_scatter(arrays.load(path.with_suffix(".npz")))`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from common.data import arrays
+from common.data.arrays import Arrays
+from common.runtime import replace_file
+
+# Okabe & Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#7F7F7F"
+CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#000000", "#882255")
+CLASS_MARKERS = "osD^vPX<>*"
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "pdf.fonttype": 42,
+}
+
+
+def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None:
+    """Store the arrays of a figure, then draw it; neither is touched if nothing has changed."""
+    stored = path.with_suffix(".npz")
+    if path.exists() and stored.exists() and arrays.same(arrays.load(stored), contents):
+        return
+    arrays.save(stored, contents)
+    with rc_context(STYLE):
+        figure = draw(contents)
+        replace_file(path, lambda temporary: figure.savefig(temporary), lambda temporary: None)
+
+
+def _axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _describe(a: Arrays) -> str:
+    """`SupCon, global pruning, sparsity 0.95 (10 networks, 500 images)`."""
+    pruning = str(a["pruning_method"]).replace("_", " ")
+    what = "dense" if pruning == "dense" else f"{pruning} pruning, sparsity {a['sparsity']}"
+    return f"{a['learner']}, {what}\n{a['n_models']} networks, {a['n_examples']} test images"
+
+
+def training_curves(a: Arrays) -> Figure:
+    """Loss (left axis) and accuracy (right axis) by epoch, a panel for each stage."""
+    stages = list(dict.fromkeys(a["stage"].tolist()))
+    figure = Figure(figsize=(4.5 * len(stages), 3.2), layout="constrained")
+    for i, stage in enumerate(stages):
+        here = a["stage"] == stage
+        axes = figure.add_subplot(1, len(stages), i + 1)
+        axes.plot(a["epoch"][here], a["loss"][here], color=GREY, label="training loss")
+        axes.set(xlabel="epoch", ylabel="loss", title=stage)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        handles = axes.get_lines()
+        if not np.isnan(a["train_accuracy"][here]).all():
+            right = axes.twinx()
+            right.spines["right"].set_visible(True)
+            right.set(ylabel="accuracy (%)")
+            for name, colour, marker in (("train", BLUE, ""), ("test", RED, "o")):
+                values = 100 * a[f"{name}_accuracy"][here]
+                known = ~np.isnan(values)
+                handles += right.plot(
+                    a["epoch"][here][known], values[known], color=colour, marker=marker,
+                    markersize=3, label=f"{name} accuracy",
+                )  # fmt: skip
+        axes.legend(handles=handles, loc="center right")
+    figure.suptitle(f"{a['network']} (1 network, {a['n_examples']} training images)", fontsize=10)
+    return figure
+
+
+def pies_by_class(a: Arrays) -> Figure:
+    """How many test images of each class are PIEs."""
+    counts = np.bincount(a["label"][a["is_pie"]], minlength=len(a["classes"]))
+    figure, axes = _axes(5.5)
+    _class_bars(axes, a["classes"])
+    bars = axes.bar(range(len(counts)), counts, color=RED, label=f"PIEs ({counts.sum()})")
+    axes.bar_label(bars, fontsize=8)
+    axes.set(ylabel="PIEs (images)", title=_describe(a))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+def _class_bars(axes: Axes, classes: np.ndarray) -> None:
+    long_names = max(map(len, classes)) > 2
+    axes.set_xticks(range(len(classes)), classes, rotation=45 if long_names else 0,
+                    ha="right" if long_names else "center")  # fmt: skip
+    axes.set(xlabel="true class")
+
+
+def common_pies(a: Arrays) -> Figure:
+    """PIEs of each learner by class: those common to both solid, those unique to it faint."""
+    learners = a["learners"].tolist()
+    figure, axes = _axes(6.5)
+    classes = a["classes"]
+    _class_bars(axes, classes)
+    common = a["is_pie"].all(axis=0)
+    width = 0.8 / len(learners)
+    for i, (learner, colour) in enumerate(zip(learners, (BLUE, RED), strict=True)):
+        x = np.arange(len(classes)) + (i - 0.5) * width
+        shared = np.bincount(a["label"][common], minlength=len(classes))
+        unique = np.bincount(a["label"][a["is_pie"][i] & ~common], minlength=len(classes))
+        axes.bar(x, shared, width, color=colour, label=f"{learner}, common ({shared.sum()})")
+        axes.bar(x, unique, width, bottom=shared, color=colour, alpha=0.35,
+                 label=f"{learner}, unique ({unique.sum()})")  # fmt: skip
+    axes.set(ylabel="PIEs (images)", title=_describe(a))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(ncols=2)
+    return figure
+
+
+def disagreement(a: Arrays) -> Figure:
+    """Images on which the modal labels of the two learners differ, by class, dense and pruned."""
+    figure, axes = _axes(6.5)
+    classes = a["classes"]
+    _class_bars(axes, classes)
+    for i, (name, colour) in enumerate((("dense", GREY), ("pruned", ORANGE))):
+        counts = np.bincount(a["label"][a[f"differ_{name}"]], minlength=len(classes))
+        x = np.arange(len(classes)) + (i - 0.5) * 0.4
+        axes.bar(x, counts, 0.4, color=colour, label=f"{name} ({counts.sum()})")
+    axes.set(ylabel="images with two modal labels", title=_describe(a))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+def score_scatter(a: Arrays) -> Figure:
+    """A score of each image, dense against pruned; PIEs on top, and the line y = x."""
+    figure, axes = _axes(4.6, 4.4)
+    name = str(a["score"])
+    _pies_and_rest(axes, a["dense"], a["pruned"], a["is_pie"])
+    low, high = (f(np.concatenate([a["dense"], a["pruned"]])) for f in (np.nanmin, np.nanmax))
+    axes.plot([low, high], [low, high], color="black", linewidth=0.8, label="y = x")
+    axes.set(xlabel=f"{name}, dense networks", ylabel=f"{name}, pruned networks")
+    axes.set(title=_describe(a), aspect="equal")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def depth_against_q(a: Arrays) -> Figure:
+    """Prediction depth against Q-Score of each image, in the dense and in the pruned networks."""
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    for i, which in enumerate(("dense", "pruned")):
+        axes = figure.add_subplot(1, 2, i + 1)
+        _pies_and_rest(axes, a[f"q_{which}"], a[f"depth_{which}"], a["is_pie"])
+        axes.set(xlabel="Q-Score", ylabel=f"prediction depth ({a['target']})")
+        axes.set_title(f"{which} networks", fontsize=9)
+        axes.legend(loc="upper right")
+    figure.suptitle(_describe(a), fontsize=10)
+    return figure
+
+
+def _pies_and_rest(axes: Axes, x: np.ndarray, y: np.ndarray, is_pie: np.ndarray) -> None:
+    axes.scatter(x[~is_pie], y[~is_pie], s=8, color=GREEN, alpha=0.35, linewidths=0,
+                 label=f"other images ({(~is_pie).sum()})")  # fmt: skip
+    axes.scatter(x[is_pie], y[is_pie], s=22, color=RED, marker="^", edgecolors="white",
+                 linewidths=0.4, label=f"PIEs ({is_pie.sum()})")  # fmt: skip
+
+
+def probe_accuracy(a: Arrays) -> Figure:
+    """Accuracy of the nearest-neighbour probe after each layer: mean over networks, band ± 1 sd."""
+    figure, axes = _axes()
+    for which, colour, line in (("dense", BLUE, "-"), ("pruned", RED, "--")):
+        values = 100 * a[f"accuracy_{which}"]  # [K,L]
+        layers = np.arange(1, values.shape[1] + 1)
+        mean = values.mean(axis=0)
+        axes.plot(layers, mean, line, color=colour, marker="o", markersize=3, label=which)
+        if len(values) > 1:
+            sd = values.std(axis=0, ddof=1)
+            axes.fill_between(layers, mean - sd, mean + sd, color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="probed layer", ylabel="probe accuracy (%)", title=_describe(a))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def embedding_map(a: Arrays) -> Figure:
+    """UMAP of one network's embeddings, a panel for each network (dense, and pruned if there is
+    one): colour and marker are the predicted class, rings mark PIEs, crosses wrong predictions."""
+    panels = a["panels"].tolist()
+    figure = Figure(figsize=(4.6 * len(panels) + 1.2, 4.4), layout="constrained")
+    for i, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        xy, predicted = a["xy"][i], a["predicted"][i]
+        for c, name in enumerate(a["classes"]):
+            axes.scatter(
+                *xy[predicted == c].T, s=10, linewidths=0, label=name,
+                color=CLASS_COLOURS[c % len(CLASS_COLOURS)],
+                marker=CLASS_MARKERS[(c // len(CLASS_COLOURS) + c) % len(CLASS_MARKERS)],
+            )  # fmt: skip
+        wrong = predicted != a["label"]
+        axes.scatter(*xy[wrong].T, s=30, marker="x", color="black", linewidths=0.8,
+                     label="wrong prediction")  # fmt: skip
+        if a["is_pie"].any():
+            axes.scatter(*xy[a["is_pie"]].T, s=70, facecolors="none", edgecolors=RED,
+                         linewidths=1.2, label="PIE")  # fmt: skip
+        axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+        axes.set_title(f"{panel}: {wrong.sum()} of {len(wrong)} wrong", fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", title="predicted class")
+    figure.suptitle(f"{a['title']} (1 network, {a['n_examples']} test images)", fontsize=10)
+    return figure

@@ -1,0 +1,147 @@
+"""Magnitude pruning: exact-count masks, and the schedule of gradual pruning.
+
+Masks are plain tensors beside the network (True = kept). Weights are ranked as they are at the
+moment of pruning; after every optimizer step weights and momentum are masked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.runtime import EXIT_ARGUMENTS, Failure
+
+Masks = dict[str, Tensor]
+
+
+def magnitude_masks(
+    tensors: Mapping[str, Tensor], sparsity: float, allocation: str = "global"
+) -> Masks:
+    """Masks that prune exactly round(sparsity · n) of n weights, those of smallest magnitude.
+
+    allocation "global" ranks all weights together; "uniform" gives every tensor the same sparsity
+    to one weight, and the total is exact too. Equal magnitudes are pruned in order of position.
+    Raises ValueError unless 0 <= sparsity < 1.
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity {sparsity} is not in [0, 1)")
+    magnitudes = {name: tensor.detach().abs().flatten() for name, tensor in tensors.items()}
+    if allocation == "global":
+        kept = _keep_largest(torch.cat(list(magnitudes.values())), sparsity)
+        parts = kept.split([len(magnitude) for magnitude in magnitudes.values()])
+    else:
+        counts = _uniform_counts([len(m) for m in magnitudes.values()], sparsity)
+        parts = tuple(map(_keep_all_but, magnitudes.values(), counts))
+    return {
+        name: part.view_as(tensor)
+        for (name, tensor), part in zip(tensors.items(), parts, strict=True)
+    }
+
+
+def _uniform_counts(sizes: list[int], sparsity: float) -> list[int]:
+    """Weights to prune by tensor: rounded down, then the largest remainders get one more until
+    the total is round(sparsity · n)."""
+    exact = [sparsity * size for size in sizes]
+    counts = [math.floor(share) for share in exact]
+    missing = round(sparsity * sum(sizes)) - sum(counts)
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[:missing]:
+        counts[i] += 1
+    return counts
+
+
+def _keep_largest(magnitude: Tensor, sparsity: float) -> Tensor:
+    return _keep_all_but(magnitude, round(sparsity * len(magnitude)))
+
+
+def _keep_all_but(magnitude: Tensor, n_pruned: int) -> Tensor:
+    if n_pruned == 0:
+        return torch.ones_like(magnitude, dtype=torch.bool)
+    threshold = magnitude.kthvalue(n_pruned).values
+    pruned = magnitude < threshold
+    tied = (magnitude == threshold).nonzero().squeeze(1)
+    pruned[tied[: n_pruned - int(pruned.sum())]] = True
+    return ~pruned
+
+
+@torch.no_grad()
+def apply_masks(
+    masks: Masks, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Set pruned weights of the tensors to zero, and their momentum, which would revive them."""
+    for name, tensor in tensors.items():
+        if name not in masks:
+            continue
+        tensor.mul_(masks[name])
+        if optimizer is not None:
+            momentum = optimizer.state[tensor].get("momentum_buffer")
+            if momentum is not None:
+                momentum.mul_(masks[name])
+
+
+def sparsity_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """The share of weights that are exactly zero, by tensor."""
+    return {name: (tensor == 0).double().mean().item() for name, tensor in tensors.items()}
+
+
+def count_zeros(tensors: Iterable[Tensor]) -> tuple[int, int]:
+    """Weights that are exactly zero, and all weights."""
+    tensors = list(tensors)
+    return sum(int((t == 0).sum()) for t in tensors), sum(t.numel() for t in tensors)
+
+
+def gmp_sparsity(
+    step: int, begin_step: int, end_step: int, final: float, initial: float = 0.0
+) -> float:
+    """Cubic schedule of Zhu & Gupta, arXiv 1710.01878, eq. 1: `initial` up to begin_step, `final`
+    from end_step on."""
+    progress = min(max((step - begin_step) / (end_step - begin_step), 0.0), 1.0)
+    return final + (initial - final) * (1 - progress) ** 3
+
+
+class Window(NamedTuple):
+    """When gradual pruning happens, as fractions of the training steps."""
+
+    begin: float
+    end: float
+    n_events: int
+
+
+# The released schedules: early is supervised's (steps 1,000 to 20,000 every 500 of 80,155), late
+# is SupCon's (2,440 to 4,760 every 62 of 24,500). Both serve both learning methods here.
+WINDOWS = {"GMP": Window(0.0125, 0.25, 39), "later_GMP": Window(0.10, 0.194, 38)}
+
+
+def pruning_events(
+    pruning_method: str,
+    final: float,
+    n_steps: int,
+    begin_step: int | None = None,
+    end_step: int | None = None,
+    frequency: int | None = None,
+) -> dict[int, float]:
+    """Sparsity by step at which it is to be reached, for a training of n_steps.
+
+    The steps are begin, begin + frequency, … up to end; the last one lands exactly on `final`.
+    Steps that are None come from WINDOWS. Raises Failure(EXIT_ARGUMENTS) if they do not fit.
+    """
+    window = WINDOWS[pruning_method]
+    begin = round(window.begin * n_steps) if begin_step is None else begin_step
+    end = max(round(window.end * n_steps), begin + 1) if end_step is None else end_step
+    if frequency is None:
+        frequency = max(1, (end - begin) // (window.n_events - 1))
+    n_intervals = (end - begin) // frequency
+    last = begin + n_intervals * frequency
+    if n_intervals < 1 or last >= n_steps:
+        raise Failure(
+            EXIT_ARGUMENTS,
+            f"argument --end_step: pruning from step {begin} to {end} every {frequency} steps "
+            f"does not fit into a training of {n_steps} steps",
+        )
+    return {
+        step: gmp_sparsity(step, begin, last, final) for step in range(begin, last + 1, frequency)
+    }

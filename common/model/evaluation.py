@@ -1,0 +1,57 @@
+"""Run a network over a split: always in eval mode, float32, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.data.datasets import Dataset, Split
+from common.model.wide_resnet import Output, WideResNet
+
+BATCH_SIZE = 256  # stays in the cache of a CPU; larger ones gain nothing there
+
+
+@torch.no_grad()
+def outputs(
+    network: WideResNet,
+    data: Dataset,
+    split: Split,
+    batch_size: int = BATCH_SIZE,
+    probes: bool = False,
+) -> Iterator[Output]:
+    """The network's Output for each batch of the split, in order."""
+    was_training = network.training
+    network.eval()
+    for start in range(0, len(split), batch_size):
+        images = data.normalise(split.images[start : start + batch_size].float() / 255)
+        yield network(images.contiguous(memory_format=torch.channels_last), probes=probes)
+    network.train(was_training)
+
+
+def accuracy(network: WideResNet, data: Dataset, split: Split) -> float:
+    """Share of the split that is classified correctly."""
+    predicted = torch.cat([output.logits.argmax(1) for output in outputs(network, data, split)])
+    return (predicted == split.labels).double().mean().item()
+
+
+def classify(
+    network: WideResNet, data: Dataset, split: Split, batch_size: int = BATCH_SIZE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted labels [N] and embeddings [N,D]."""
+    pairs = [
+        (output.logits.argmax(1).cpu().numpy(), output.embedding.cpu().numpy())
+        for output in outputs(network, data, split, batch_size)
+    ]
+    labels, embeddings = zip(*pairs, strict=True)
+    return np.concatenate(labels), np.concatenate(embeddings)
+
+
+def probe_embeddings(
+    network: WideResNet, data: Dataset, split: Split, batch_size: int = BATCH_SIZE
+) -> list[Tensor]:
+    """The probes, L x [N,D_l], and the predicted labels are in `classify`'s order."""
+    batches = [output.probes for output in outputs(network, data, split, batch_size, probes=True)]
+    return [torch.cat(layer) for layer in zip(*batches, strict=True)]

@@ -1,0 +1,154 @@
+"""Every file name of the study. Nothing else in the project spells one.
+
+Names are built from fixed words and numbers only, never from the contents of a file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+LEARNERS = ("supervised", "SupCon")
+DENSE = "dense"
+PRUNING_METHODS = ("GMP", "later_GMP", "global")
+ANALYSES = ("pies_distribution", "q_score", "umap", "prediction_depth")
+
+
+class Cell(NamedTuple):
+    """One population of the study: how it learned, how and how much it was pruned."""
+
+    learner: str
+    pruning_method: str
+    sparsity: float
+
+    def __str__(self) -> str:
+        return f"{self.learner} {self.pruning_method} {format_sparsity(self.sparsity)}"
+
+
+def dense_cell(learner: str) -> Cell:
+    """The population that `learner`'s pruned networks are compared with."""
+    return Cell(learner, DENSE, 0.0)
+
+
+def training_script(learner: str) -> str:
+    """The script that makes this learner's dense networks."""
+    return "clr_training.py" if learner == "SupCon" else "sup_training.py"
+
+
+def format_sparsity(sparsity: float) -> str:
+    """As many decimals as the number needs, two at least: 0.90, 0.975."""
+    text = f"{sparsity:.10f}".rstrip("0")
+    return text + "0" * max(0, 2 - len(text.partition(".")[2]))
+
+
+def network_stem(cell: Cell, network_id: int) -> str:
+    """`supervised_global_s0.90_id03`: the name of one network, in files, logs and figures."""
+    sparsity = format_sparsity(cell.sparsity)
+    return f"{cell.learner}_{cell.pruning_method}_s{sparsity}_id{network_id:02d}"
+
+
+def checkpoints(models: Path, cell: Cell, network_id: int) -> dict[str, Path]:
+    """The files of one network by part: the whole network, or SupCon's encoder and head."""
+    stem = network_stem(cell, network_id)
+    if cell.learner == "SupCon":
+        return {part: models / f"{stem}_{part}.pt" for part in ("encoder", "head")}
+    return {"network": models / f"{stem}.pt"}
+
+
+def training_state(models: Path, cell: Cell, network_id: int) -> Path:
+    """Where an interrupted training of this network waits to be continued."""
+    return models / f".{network_stem(cell, network_id)}.state.pt"
+
+
+def lock(target: Path) -> Path:
+    """The lock file that guards `target`."""
+    return target.with_name(f".{target.name}.lock")
+
+
+_NETWORK = re.compile(
+    r"(?P<learner>supervised|SupCon)_(?P<pruning>dense|GMP|later_GMP|global)"
+    r"_s(?P<sparsity>\d\.\d{2,10})_id(?P<id>\d{2,})(?:_encoder)?\.pt"
+)
+
+
+def networks_present(models: Path) -> dict[Cell, set[int]]:
+    """The ids of the networks that lie in `models`, by cell, sparsities ascending."""
+    found: dict[Cell, set[int]] = {}
+    for path in sorted(models.glob("*.pt")):
+        if match := _NETWORK.fullmatch(path.name):
+            cell = Cell(match["learner"], match["pruning"], float(match["sparsity"]))
+            network_id = int(match["id"])
+            if all(part.exists() for part in checkpoints(models, cell, network_id).values()):
+                found.setdefault(cell, set()).add(network_id)
+    return dict(sorted(found.items()))
+
+
+def log(logs: Path, cell: Cell, network_id: int) -> Path:
+    """The JSON-lines file of one network's training."""
+    return logs / f"{network_stem(cell, network_id)}.jsonl"
+
+
+def curves(pies: Path, cell: Cell, network_id: int) -> Path:
+    """The figure of one network's loss and accuracy by epoch."""
+    return pies / cell.learner / "training" / f"{network_stem(cell, network_id)}.png"
+
+
+def summary(pies: Path) -> Path:
+    """The long table with one row a number."""
+    return pies / "summary.csv"
+
+
+def predictions(pies: Path, cell: Cell, network_id: int) -> Path:
+    """The cached test predictions and Q-Scores of one network."""
+    return pies / cell.learner / "predictions" / f"{network_stem(cell, network_id)}.npz"
+
+
+def probe_predictions(pies: Path, cell: Cell, network_id: int) -> Path:
+    """The cached k-NN probe predictions of one network."""
+    return pies / cell.learner / "predictions" / f"{network_stem(cell, network_id)}_probes.npz"
+
+
+def pie_table(pies: Path, cell: Cell) -> Path:
+    """The table with one row an example: its votes in the dense and in the pruned population."""
+    name = f"pies_{cell.pruning_method}_s{format_sparsity(cell.sparsity)}.csv"
+    return pies / cell.learner / "pies_distribution" / name
+
+
+def umap_array(pies: Path, cell: Cell, network_id: int) -> Path:
+    """The cached two-dimensional map of one network."""
+    return pies / cell.learner / "umap" / f"{network_stem(cell, network_id)}.npz"
+
+
+# The names below are those of the released code, so that its users find their figures.
+def pies_distribution(pies: Path, cell: Cell) -> Path:
+    """PIEs by class."""
+    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    name = f"PIEs_distribution_{learner}_{sparsity}sparsity_{pruning}_pruning.png"
+    return pies / learner / "pies_distribution" / name
+
+
+def learner_comparison(pies: Path, kind: str, pruning_method: str, sparsity: float) -> Path:
+    """A figure about both learners: `kind` is `common_PIEs` or `disagreement`."""
+    name = f"{kind}_{format_sparsity(sparsity)}sparsity_{pruning_method}_pruning.png"
+    return pies / "comparison" / name
+
+
+def q_score(pies: Path, cell: Cell, score: str) -> Path:
+    """Dense against pruned score by example: `score` is `Q-SCORE`, `Z-SCORE` or `L1_NORM`."""
+    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    return pies / learner / "q_score" / f"{score}_{pruning}_sparsity{sparsity}_{learner}.png"
+
+
+def umap(pies: Path, cell: Cell) -> Path:
+    """The two-dimensional map of one network's embeddings."""
+    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    name = f"UMAP_Classes_{learner}_sparsity{sparsity}_{pruning}_pruning.png"
+    return pies / learner / "umap" / name
+
+
+def prediction_depth(pies: Path, cell: Cell, knn: int, kind: str = "PIEs") -> Path:
+    """Prediction depth by example: `kind` is `PIEs`, `Q-SCORE` or `probe_accuracy`."""
+    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    name = f"Prediction_Depth_{kind}_{learner}_{pruning}_{sparsity}sparsity_{knn}knn.png"
+    return pies / learner / "prediction_depth" / name

@@ -1,0 +1,188 @@
+"""Device, randomness, signals, exit codes: what every script needs and no experiment should see.
+
+Nothing heavy is imported at the top, so that a wrong flag is refused before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+EXIT_ARGUMENTS = 2
+EXIT_DATA = 3
+EXIT_CHECKPOINT = 4
+EXIT_NON_FINITE = 5
+EXIT_MEMORY = 6
+EXIT_WRITE = 7
+EXIT_LOCKED = 8
+# What a script returns after it was asked to stop and has saved its state.
+EXIT_SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+if hasattr(signal, "SIGUSR1"):  # Slurm's "requeue me"
+    EXIT_SIGNALS[signal.SIGUSR1] = 75
+
+
+class Failure(Exception):
+    """A foreseen end: `message` is one line for the user, `code` the exit code of the contract."""
+
+    def __init__(self, code: int, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+class Interrupted(Exception):
+    """Raised at a safe point, after the state was saved, when a signal asked for a stop."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.code = EXIT_SIGNALS[signal.Signals(signum)]
+
+
+_stop_signal: int | None = None
+
+
+def stop_requested() -> int | None:
+    """The signal that asked this process to stop, or None. Training asks after every step."""
+    return _stop_signal
+
+
+def _remember_signal(signum: int, _frame: object) -> None:
+    global _stop_signal
+    if _stop_signal is not None:  # asked twice: leave at once, files in place stay intact
+        os._exit(EXIT_SIGNALS[signal.Signals(signum)])
+    _stop_signal = signum
+
+
+def stop_at_safe_point() -> None:
+    """From now on a signal waits until `stop_requested` is asked (training saves, then leaves)."""
+    for signum in EXIT_SIGNALS:
+        signal.signal(signum, _remember_signal)
+
+
+def _stop_now(signum: int, _frame: object) -> None:
+    raise Interrupted(signum)
+
+
+def main(script: Callable[[], int]) -> int:
+    """Run a script; turn whatever ends it into one line on stderr and the contract's exit code."""
+    for signum in EXIT_SIGNALS:
+        signal.signal(signum, _stop_now)
+    try:
+        return script()
+    except Interrupted as stop:
+        return _report(stop.code, f"stopped by {stop}; run the same command again to continue")
+    except Failure as failure:
+        return _report(failure.code, str(failure))
+    except OSError as error:
+        return _report(EXIT_WRITE, f"{error.filename or 'input/output'}: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        first_line = str(error).splitlines()[0] if str(error) else "no memory left"
+        return _report(EXIT_MEMORY, f"out of memory: {first_line}; use a smaller --batch_size")
+
+
+def _report(code: int, message: str) -> int:
+    if "--debug" in sys.argv and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    # The CPU allocator raises a bare RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "DefaultCPUAllocator" in str(error)
+    )
+
+
+def pick_device(cuda_device: int) -> torch.device:
+    """The CUDA device with this id; the CPU for -1, or (said in one line) if there is no CUDA."""
+    import torch
+
+    if cuda_device >= 0 and not torch.cuda.is_available():
+        print(f"no CUDA: running on the CPU instead of GPU {cuda_device}", file=sys.stderr)
+        cuda_device = -1
+    if cuda_device < 0:
+        return torch.device("cpu")
+    if cuda_device >= torch.cuda.device_count():
+        raise Failure(
+            EXIT_ARGUMENTS,
+            f"argument --cuda_device: {cuda_device}: this machine has GPUs "
+            f"0 to {torch.cuda.device_count() - 1} (-1: CPU)",
+        )
+    return torch.device("cuda", cuda_device)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try it, so that hours of work do not end at a file that cannot be kept.
+    Raises Failure(EXIT_WRITE)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.tmp"
+        probe.write_bytes(b"0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise Failure(EXIT_WRITE, f"{folder}: cannot write there ({error.strerror})") from error
+
+
+def seed_from(*keys: int | str) -> int:
+    """A 63-bit seed that depends on every key: `seed_from(seed, network_id, "order", epoch)`.
+
+    All randomness of training comes from such keys, so there is no stream whose position
+    would have to be restored after an interruption.
+    """
+    digest = hashlib.blake2b(json.dumps(keys).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator(*keys: int | str) -> torch.Generator:
+    """A CPU generator seeded with `seed_from(*keys)`: the same draws on every device."""
+    import torch
+
+    return torch.Generator().manual_seed(seed_from(*keys))
+
+
+def append_log(path: Path, record: dict[str, Any]) -> None:
+    """Add one JSON line to a log; a log that cannot be written never stops an experiment."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as log:
+            log.write(json.dumps(record) + "\n")
+    except OSError as error:
+        print(f"log not written: {path}: {error.strerror}", file=sys.stderr)
+
+
+def replace_file(path: Path, write: Callable[[Path], None], check: Callable[[Path], Any]) -> None:
+    """Write a file beside its place, flush it to the disk, check it, and move it into place.
+
+    The previous file survives every failure. `write` and `check` get the temporary path;
+    `check` raises if what was written cannot be read back.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        check(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

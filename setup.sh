@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Set up the study; safe to run again.
+#   bash setup.sh          makes the folders
+#   bash setup.sh --demo   installs what is needed, then runs the whole study on digits
+#   bash setup.sh --test   installs what is needed, then runs the linters and the tests
+# Packages go into the active virtual environment or conda environment, else into .venv.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+scaffold() {
+    mkdir -p data models logs pies
+    for dataset in cifar10 digits; do
+        mkdir -p "models/$dataset" "logs/$dataset"
+        for learner in supervised SupCon; do
+            mkdir -p "pies/$dataset/$learner/"{pies_distribution,q_score,umap,prediction_depth}
+        done
+    done
+}
+
+install() { # install REQUIREMENTS… : only what is missing; sets $python
+    if [ -n "${VIRTUAL_ENV:-}" ]; then
+        python="$VIRTUAL_ENV/bin/python"
+    elif [ -n "${CONDA_PREFIX:-}" ] && [ -x "$CONDA_PREFIX/bin/python" ]; then
+        python="$CONDA_PREFIX/bin/python"
+    else
+        [ -x .venv/bin/python ] || python3 -m venv .venv
+        python=".venv/bin/python"
+    fi
+    local arguments=()
+    for file in "$@"; do arguments+=(-r "$file"); done
+    "$python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"
+}
+
+study() { # study PREFIX : all experiments of one learning method, on digits
+    local highest=0.95
+    local common=(--dataset digits --models_number 10)
+    "$python" "$1_training.py" "${common[@]}"
+    "$python" "$1_training.py" "${common[@]}" --pruning_method GMP --pruning_percentages $highest
+    "$python" "$1_training.py" "${common[@]}" --pruning_method later_GMP --pruning_percentages $highest
+    "$python" "$1_pruning_finetune.py" "${common[@]}" --pruning_percentages 0.5,0.9,$highest
+    "$python" "$1_pie_kmodels_detection.py" "${common[@]}" --plot_q_score --plot_umap
+    "$python" "$1_prediction_depth.py" "${common[@]}"
+}
+
+demo() {
+    local started=$SECONDS failed=0 cores
+    cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
+    # Both learning methods at once, each with half of the cores.
+    export OMP_NUM_THREADS=$((cores > 3 ? cores / 2 : 1))
+    study sup >logs/digits/demo_supervised.log 2>&1 &
+    local supervised=$!
+    echo "running the study on digits: supervised (see logs/digits/demo_supervised.log) and SupCon:"
+    study clr 2>&1 | tee logs/digits/demo_SupCon.log || failed=$?
+    wait $supervised || failed=$?
+    echo
+    echo "supervised:"
+    cat logs/digits/demo_supervised.log
+    [ "$failed" = 0 ] || exit "$failed"
+    # Once more for the figures that compare the learners: whichever was first could not draw them.
+    echo
+    echo "figures and tables in pies/digits:"
+    find pies/digits -name '*.png' -not -path '*/training/*' -o -name '*.csv' | sort
+    echo "and loss and accuracy of each network in pies/digits/{supervised,SupCon}/training"
+    echo "the study took $((SECONDS - started)) s on $cores CPU cores"
+}
+
+check() {
+    local bin
+    bin=$(dirname "$python")
+    "$bin/ruff" check .
+    "$bin/ruff" format --check .
+    "$bin/lint-imports"
+    "$python" -m pytest --cov --cov-report=term --cov-fail-under=85 "$@"
+}
+
+scaffold
+case "${1:-}" in
+    "") echo "made data, models, logs and pies; next: bash setup.sh --demo" ;;
+    --demo) install requirements.txt && demo ;;
+    --test) install requirements.txt tests/requirements.txt && shift && check "$@" ;;
+    *) echo "setup.sh: $1: give --demo, --test, or nothing" >&2; exit 2 ;;
+esac

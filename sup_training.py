@@ -1,0 +1,23 @@
+"""Train networks with cross-entropy: dense ones, or ones pruned gradually while they learn.
+
+Reads the data set, writes models/ and the curves in pies/.
+
+Example:
+  python sup_training.py --dataset digits --models_number 10 --pruning_percentages 0.0,0.9
+"""
+
+import sys
+
+from common import options, runtime
+
+
+def main() -> int:
+    args = options.training(__doc__, learner="supervised").parse_args()
+    # Only now: torch takes seconds to import.
+    from common.experiments import training
+
+    return training.run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(runtime.main(main))
