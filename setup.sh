@@ -34,33 +34,37 @@ install() { # install REQUIREMENTS… : only what is missing; sets $python
 study() { # study PREFIX : all experiments of one learning method, on digits
     local highest=0.95
     local common=(--dataset digits --models_number 10)
-    "$python" "$1_training.py" "${common[@]}"
-    "$python" "$1_training.py" "${common[@]}" --pruning_method GMP --pruning_percentages $highest
-    "$python" "$1_training.py" "${common[@]}" --pruning_method later_GMP --pruning_percentages $highest
-    "$python" "$1_pruning_finetune.py" "${common[@]}" --pruning_percentages 0.5,0.9,$highest
-    "$python" "$1_pie_kmodels_detection.py" "${common[@]}" --plot_q_score --plot_umap
-    "$python" "$1_prediction_depth.py" "${common[@]}"
+    # chained by &&, because set -e does not hold where the caller looks at the exit code
+    "$python" "$1_training.py" "${common[@]}" &&
+        "$python" "$1_training.py" "${common[@]}" \
+            --pruning_method GMP --pruning_percentages $highest &&
+        "$python" "$1_training.py" "${common[@]}" \
+            --pruning_method later_GMP --pruning_percentages $highest &&
+        "$python" "$1_pruning_finetune.py" "${common[@]}" \
+            --pruning_percentages 0.5,0.9,$highest &&
+        "$python" "$1_pie_kmodels_detection.py" "${common[@]}" --plot_q_score --plot_umap &&
+        "$python" "$1_prediction_depth.py" "${common[@]}"
 }
 
 demo() {
     local started=$SECONDS failed=0 cores
-    cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu)
-    # Both learning methods at once, each with half of the cores.
+    cores=$("$python" -c 'import os; print(os.cpu_count())')
+    # Both learning methods at once, each on half of the cores.
     export OMP_NUM_THREADS=$((cores > 3 ? cores / 2 : 1))
+    echo "running the whole study on digits, both learning methods at once (some minutes);"
+    echo "this is SupCon, supervised writes to logs/digits/demo_supervised.log"
     study sup >logs/digits/demo_supervised.log 2>&1 &
     local supervised=$!
-    echo "running the study on digits: supervised (see logs/digits/demo_supervised.log) and SupCon:"
     study clr 2>&1 | tee logs/digits/demo_SupCon.log || failed=$?
-    wait $supervised || failed=$?
-    echo
-    echo "supervised:"
-    cat logs/digits/demo_supervised.log
+    wait $supervised || { failed=$? && cat logs/digits/demo_supervised.log; }
     [ "$failed" = 0 ] || exit "$failed"
-    # Once more for the figures that compare the learners: whichever was first could not draw them.
     echo
-    echo "figures and tables in pies/digits:"
-    find pies/digits -name '*.png' -not -path '*/training/*' -o -name '*.csv' | sort
-    echo "and loss and accuracy of each network in pies/digits/{supervised,SupCon}/training"
+    "$python" -m common.analysis.summary pies/digits
+    echo
+    echo "tables and figures:"
+    find pies/digits \( -name '*.csv' -o -name '*.png' \) -not -path '*/training/*' | sort
+    echo "loss and accuracy of every training: pies/digits/{supervised,SupCon}/training/*.png"
+    echo
     echo "the study took $((SECONDS - started)) s on $cores CPU cores"
 }
 

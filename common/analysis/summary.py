@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,3 +172,14 @@ def _align(lines: list[tuple[str, ...]]) -> str:
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def main() -> None:
+    """`python -m common.analysis.summary pies/digits`: print the tables of both learners."""
+    for learner in paths.LEARNERS:
+        print(format_table(Path(sys.argv[1]), learner))
+        print(format_groups(Path(sys.argv[1]), learner, "prediction_depth"))
+
+
+if __name__ == "__main__":
+    main()

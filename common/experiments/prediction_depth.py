@@ -119,19 +119,18 @@ def draw(
     pruned: Population,
 ) -> None:
     """Depth dense against pruned, depth against Q-Score, and probe accuracy by layer."""
-    heading = population.heading(cell, dense.ids, data) | {"is_pie": is_pie}
+    target = {"is_pie": is_pie, "target": np.array(args.pd_target)}
+    heading = population.heading(cell, dense.ids, data) | target
     depth = {which: probed[which][args.pd_target].mean(axis=0) for which in probed}
-    name = f"Prediction depth ({args.pd_target})"
     path = {
         kind: paths.prediction_depth(args.pies, cell, args.knn, kind)
         for kind in ("PIEs", "Q-SCORE", "probe_accuracy")
     }
-    plots.keep(path["PIEs"], plots.score_scatter, heading | {"score": np.array(name)} | depth)
+    plots.keep(path["PIEs"], plots.depth_scatter, heading | depth)
     plots.keep(
         path["Q-SCORE"],
         plots.depth_against_q,
         heading
-        | {"target": np.array(args.pd_target)}
         | {f"depth_{which}": values for which, values in depth.items()}
         | {"q_dense": dense.mean_score("q"), "q_pruned": pruned.mean_score("q")},
     )

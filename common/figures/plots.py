@@ -140,28 +140,42 @@ def disagreement(a: Arrays) -> Figure:
 
 def score_scatter(a: Arrays) -> Figure:
     """A score of each image, dense against pruned; PIEs on top, and the line y = x."""
-    figure, axes = _axes(4.6, 4.4)
+    figure, axes = _axes(4.6, 4.8)
     name = str(a["score"])
     _pies_and_rest(axes, a["dense"], a["pruned"], a["is_pie"])
     low, high = (f(np.concatenate([a["dense"], a["pruned"]])) for f in (np.nanmin, np.nanmax))
     axes.plot([low, high], [low, high], color="black", linewidth=0.8, label="y = x")
     axes.set(xlabel=f"{name}, dense networks", ylabel=f"{name}, pruned networks")
     axes.set(title=_describe(a), aspect="equal")
-    axes.legend(loc="upper left")
+    _legend_below(figure, axes, 3)
     return figure
+
+
+def depth_scatter(a: Arrays) -> Figure:
+    """Prediction depth of each image, dense against pruned. Many images share a depth, so points
+    are moved by up to 0.15 layers at random."""
+    offsets = np.random.default_rng(0).uniform(-0.15, 0.15, (2, len(a["is_pie"])))
+    moved = {"dense": a["dense"] + offsets[0], "pruned": a["pruned"] + offsets[1]}
+    name = f"Prediction depth ({a['target']}, layers)"
+    return score_scatter(a | moved | {"score": np.array(name)})
 
 
 def depth_against_q(a: Arrays) -> Figure:
     """Prediction depth against Q-Score of each image, in the dense and in the pruned networks."""
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
     for i, which in enumerate(("dense", "pruned")):
         axes = figure.add_subplot(1, 2, i + 1)
         _pies_and_rest(axes, a[f"q_{which}"], a[f"depth_{which}"], a["is_pie"])
-        axes.set(xlabel="Q-Score", ylabel=f"prediction depth ({a['target']})")
+        axes.set(xlabel="Q-Score", ylabel=f"prediction depth ({a['target']}, layers)")
         axes.set_title(f"{which} networks", fontsize=9)
-        axes.legend(loc="upper right")
+    _legend_below(figure, axes, 2)
     figure.suptitle(_describe(a), fontsize=10)
     return figure
+
+
+def _legend_below(figure: Figure, axes: Axes, n_columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=n_columns)
 
 
 def _pies_and_rest(axes: Axes, x: np.ndarray, y: np.ndarray, is_pie: np.ndarray) -> None:
@@ -192,7 +206,7 @@ def embedding_map(a: Arrays) -> Figure:
     """UMAP of one network's embeddings, a panel for each network (dense, and pruned if there is
     one): colour and marker are the predicted class, rings mark PIEs, crosses wrong predictions."""
     panels = a["panels"].tolist()
-    figure = Figure(figsize=(4.6 * len(panels) + 1.2, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(panels) + 1.6, 4.4), layout="constrained")
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), i + 1)
         xy, predicted = a["xy"][i], a["predicted"][i]
@@ -206,11 +220,11 @@ def embedding_map(a: Arrays) -> Figure:
         axes.scatter(*xy[wrong].T, s=30, marker="x", color="black", linewidths=0.8,
                      label="wrong prediction")  # fmt: skip
         if a["is_pie"].any():
-            axes.scatter(*xy[a["is_pie"]].T, s=70, facecolors="none", edgecolors=RED,
-                         linewidths=1.2, label="PIE")  # fmt: skip
+            axes.scatter(*xy[a["is_pie"]].T, s=45, facecolors="none", edgecolors="black",
+                         linewidths=0.7, label="PIE")  # fmt: skip
         axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
         axes.set_title(f"{panel}: {wrong.sum()} of {len(wrong)} wrong", fontsize=9)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", title="predicted class")
-    figure.suptitle(f"{a['title']} (1 network, {a['n_examples']} test images)", fontsize=10)
+    figure.legend(handles, labels, loc="outside right center", title="predicted class")
+    figure.suptitle(f"{a['title']}\n1 network, {a['n_examples']} test images", fontsize=10)
     return figure
