@@ -14,74 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common import paths, runtime
+from common import paths, presets, runtime
 
-# Flags without a fixed default take it from a preset. `paper` is the recipe of arXiv 2207.00200 as
-# released; `digits` is small enough that a whole study runs on two CPU cores in minutes.
-# Milestones are fractions of the training (the released ones are epochs 5/30/50/80 of 205 and, for
-# SupCon's head, 60/75/90 of 100), so that they mean the same at every number of epochs.
-NETWORK_PRESETS = {
-    "paper": {"model_depth": 16, "widen_factor": 2, "dropout": 0.0},
-    "digits": {"model_depth": 10, "widen_factor": 1, "dropout": 0.0},
-}
-TRAINING_PRESETS = {
-    "supervised": {
-        "paper": {
-            "epochs": 205,
-            "batch_size": 128,
-            "learning_rate": 1.0,
-            "weight_decay": 5e-4,
-            "cosine_annealing": False,
-            "warmup_epochs": 0,
-        },
-        "digits": {
-            "epochs": 15,
-            "batch_size": 64,
-            "learning_rate": 0.1,
-            "weight_decay": 5e-4,
-            "cosine_annealing": True,
-            "warmup_epochs": 0,
-        },
-    },
-    "SupCon": {
-        "paper": {
-            "epochs": 500,
-            "batch_size": 1024,
-            "learning_rate": 0.05,
-            "weight_decay": 4e-4,
-            "cosine_annealing": False,
-            "warmup_epochs": 0,
-            "temperature": 0.5,
-            "head_epochs": 100,
-            "batch_size_head": 256,
-        },
-        "digits": {
-            "epochs": 15,
-            "batch_size": 128,
-            "learning_rate": 0.05,
-            "weight_decay": 4e-4,
-            "cosine_annealing": True,
-            "warmup_epochs": 1,
-            "temperature": 0.1,
-            "head_epochs": 5,
-            "batch_size_head": 128,
-        },
-    },
-}
-FINETUNING_PRESETS = {
-    "paper": {
-        "epochs": 30,
-        "batch_size": 128,
-        "learning_rate": 1e-3,
-        "pruning_percentages": [0.3, 0.5, 0.7, 0.9],
-    },
-    "digits": {
-        "epochs": 5,
-        "batch_size": 64,
-        "learning_rate": 1e-2,
-        "pruning_percentages": [0.5, 0.9, 0.95],
-    },
-}
 ARCHITECTURE = ("model_depth", "widen_factor", "dropout")
 # Flags that mean nothing to a network that is not pruned while it learns.
 SCHEDULE_FLAGS = ("begin_step", "end_step", "frequency", "allocation")
@@ -89,10 +23,10 @@ SCHEDULE_FLAGS = ("begin_step", "end_step", "frequency", "allocation")
 
 def training(description: str, learner: str) -> Parser:
     """The flags of `clr_training.py` and `sup_training.py`."""
-    presets = {
-        name: flags | NETWORK_PRESETS[name] for name, flags in TRAINING_PRESETS[learner].items()
+    defaults = {
+        name: flags | presets.NETWORK[name] for name, flags in presets.TRAINING[learner].items()
     }
-    parser = Parser(description, learner, presets)
+    parser = Parser(description, learner, defaults)
     parser.recipe_flags += ARCHITECTURE
     recipe = parser.recipe
     recipe("--epochs", _integer(1, 10**6), unit="epochs")
@@ -127,7 +61,7 @@ def training(description: str, learner: str) -> Parser:
 
 def pruning_finetune(description: str, learner: str) -> Parser:
     """The flags of `clr_pruning_finetune.py` and `sup_pruning_finetune.py`."""
-    parser = Parser(description, learner, FINETUNING_PRESETS)
+    parser = Parser(description, learner, presets.FINETUNING)
     recipe = parser.recipe
     parser.add_argument(
         "--pruning_percentages",
@@ -233,11 +167,13 @@ def _choice(*choices: str) -> Callable[[str], str]:
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors, presets, and a list of the flags that form the recipe."""
 
-    def __init__(self, description: str, learner: str, presets: dict[str, dict[str, Any]]):
+    def __init__(self, description: str, learner: str, defaults: dict[str, dict[str, Any]]):
         super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
-        self.presets = presets
+        self.defaults = defaults
         self.recipe_flags = ["preset", "seed", "limit", "precision"]
         self.set_defaults(learner=learner)
         self._shared_flags()
@@ -257,7 +193,7 @@ class Parser(argparse.ArgumentParser):
 
     def default_text(self, name: str) -> str:
         """`(default: paper 205, digits 15)`, or nothing for a flag that no preset sets."""
-        values = {preset: flags.get(name) for preset, flags in self.presets.items()}
+        values = {preset: flags.get(name) for preset, flags in self.defaults.items()}
         if all(value is None for value in values.values()):
             return ""
         shown = {
@@ -387,7 +323,7 @@ class Parser(argparse.ArgumentParser):
         args = super().parse_args(argv, namespace)
         if args.preset is None:
             args.preset = "digits" if args.dataset == "digits" else "paper"
-        for name, value in self.presets[args.preset].items():
+        for name, value in self.defaults[args.preset].items():
             if getattr(args, name, value) is None:
                 setattr(args, name, value)
         _check_schedule(self, args)

@@ -1,18 +1,13 @@
-"""Make the networks of a population: finished ones are kept, others' recipes refused."""
+"""The populations of a study: which networks are there, and what they say about the images."""
 
 from __future__ import annotations
 
 import argparse
-import platform
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from filelock import FileLock, Timeout
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from common import paths, runtime
@@ -21,18 +16,12 @@ from common.analysis.predictions import Population
 from common.data import arrays, datasets
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.learning import pruning
-from common.model import checkpoints, evaluation, wide_resnet
+from common.model import checkpoints
 from common.model.wide_resnet import WideResNet
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Failure
+from common.runtime import EXIT_CHECKPOINT, Failure
 
 HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "ids")
-Config = dict[str, Any]
-Modules = dict[str, nn.Module]
-History = list[dict[str, Any]]
-# From a network's id and configuration to its trained modules, masks and history.
-Learn = Callable[[int, Config], tuple[Modules, dict[str, Tensor], History]]
 
 
 def open_study(args: argparse.Namespace) -> Dataset:
@@ -41,22 +30,6 @@ def open_study(args: argparse.Namespace) -> Dataset:
     for folder in (args.models, args.pies):
         runtime.check_writable(folder)
     return datasets.load(args.dataset, args.data_dir, device, args.limit, args.test_limit)
-
-
-def check_batch_sizes(args: argparse.Namespace, data: Dataset) -> None:
-    """A batch larger than the data set is a mistake in a flag or in --limit."""
-    for flag in ("batch_size", "batch_size_head"):
-        size = getattr(args, flag, 1)
-        if size > len(data.train):
-            raise Failure(
-                EXIT_ARGUMENTS,
-                f"argument --{flag}: {size}: at most the {len(data.train)} training images",
-            )
-
-
-def data_config(data: Dataset) -> Config:
-    """What a network's configuration says about its data."""
-    return {"dataset": data.name, "n_classes": data.n_classes, "train_images": data.train.digest}
 
 
 def ids_present(args: argparse.Namespace, cell: Cell) -> list[int]:
@@ -79,18 +52,47 @@ def describe(
     args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int
 ) -> dict[str, Any]:
     """`checkpoints.describe` of a network that is there. Raises Failure(EXIT_CHECKPOINT) if it
-    learned other classes than those of `data`, or has another architecture than was asked for."""
+    learned from other images than those of `data` (which also normalise the test images), or has
+    another architecture than was asked for."""
     found = checkpoints.describe(args.models, cell, network_id)
     path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
     if found is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: missing or incomplete")
-    expected = {"dataset": data.name, "n_classes": data.n_classes} | args.architecture
-    for key, value in expected.items():
-        if found["config"][key] != value:
-            raise Failure(
-                EXIT_CHECKPOINT, f"{path}: its {key} is {found['config'][key]}, not {value}"
-            )
+    config = found["config"]
+    for key, value in (data_config(data) | args.architecture).items():
+        if config[key] != value:
+            hint = f" (it was trained with --limit {config['limit']})" if "images" in key else ""
+            raise Failure(EXIT_CHECKPOINT, f"{path}: its {key} is {config[key]}, not {value}{hint}")
     return found
+
+
+def check_one_recipe(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> None:
+    """Raises Failure(EXIT_CHECKPOINT) if the networks of a population differ in more than their
+    id and the dense network that they come from."""
+    first: dict[str, Any] = {}
+    for network_id in ids:
+        config = dict(describe(args, data, cell, network_id)["config"], parent="")
+        first = first or config
+        if differing := differences(config, first):
+            path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
+            raise Failure(
+                EXIT_CHECKPOINT,
+                f"{path}: made by another recipe than the network with id {ids[0]}: {differing}",
+            )
+
+
+def differences(config: dict[str, Any], other: dict[str, Any]) -> str:
+    """`epochs 5 (not 3), seed 1 (not 0)`: the keys in which two configurations differ."""
+    return ", ".join(
+        f"{key} {config.get(key)} (not {other.get(key)})"
+        for key in sorted(config.keys() | other.keys())
+        if config.get(key) != other.get(key)
+    )
+
+
+def data_config(data: Dataset) -> dict[str, Any]:
+    """What a network's configuration says about its data."""
+    return {"dataset": data.name, "n_classes": data.n_classes, "train_images": data.train.digest}
 
 
 def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, list[int]]:
@@ -149,6 +151,7 @@ def predict(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int])
     def compute(network: WideResNet) -> Arrays:
         return predictions.predict(network, data, args.batch_size)
 
+    check_one_recipe(args, data, cell, ids)
     predicted = [
         cached(args, data, cell, i, paths.predictions(args.pies, cell, i), compute)
         for i in tqdm(ids, desc=f"{cell}: predictions", unit="network", disable=None)
@@ -168,144 +171,12 @@ def heading(cell: Cell, ids: list[int], data: Dataset) -> Arrays:
     }
 
 
-def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config]) -> list[int]:
-    """Ids whose networks are still to be made. Raises Failure(EXIT_CHECKPOINT), naming the keys,
-    where a finished network has another configuration and --overwrite is not given."""
-    missing = []
-    for network_id, config in configs.items():
-        found = None if args.overwrite else checkpoints.describe(args.models, cell, network_id)
-        if found is None:
-            missing.append(network_id)
-            continue
-        stored = found["config"]
-        differing = [
-            f"{key} {stored.get(key)} (asked: {config.get(key)})"
-            for key in sorted(stored.keys() | config.keys())
-            if stored.get(key) != config.get(key)
-        ]
-        if differing:
-            name = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
-            raise Failure(
-                EXIT_CHECKPOINT,
-                f"{name} was made with {', '.join(differing)}; "
-                "use another --models_dir, or --overwrite",
-            )
-    return missing
-
-
-def make(
-    cell: Cell,
-    args: argparse.Namespace,
-    data: Dataset,
-    configs: dict[int, Config],
-    learn: Learn,
-) -> None:
-    """Learn and store the networks of a cell that are missing; then record the population.
-
-    A network that another process is working on is left to it; Failure(EXIT_LOCKED) at the end
-    says so, when everything else is done.
-    """
-    missing = unfinished(cell, args, configs)
-    print(f"{cell}: {len(configs) - len(missing)} networks finished, {len(missing)} to make")
-    if missing:
-        summary.forget(args.pies, cell)
-    busy = []
-    for network_id in tqdm(missing, desc=str(cell), unit="network", disable=None):
-        state = paths.training_state(args.models, cell, network_id)
-        try:
-            with FileLock(paths.lock(state), timeout=0):
-                if not args.overwrite and not unfinished(
-                    cell, args, {network_id: configs[network_id]}
-                ):
-                    continue  # another process finished it in the meantime
-                started = time.monotonic()
-                modules, masks, history = learn(network_id, configs[network_id])
-                results = _results(cell, data, modules, masks, history)
-                results["seconds"] = round(time.monotonic() - started, 1)
-                checkpoints.save(
-                    args.models, cell, network_id, modules, masks, configs[network_id], results
-                )
-                state.unlink(missing_ok=True)
-        except Timeout:
-            busy.append(network_id)
-            continue
-        _draw_curves(args.pies, cell, network_id, history, len(data.train))
-    _record(cell, args, data)
-    if busy:
-        raise Failure(
-            EXIT_LOCKED,
-            f"{cell}: another process is working on ids {busy}; run again when it ended",
-        )
-
-
-def _results(
-    cell: Cell, data: Dataset, modules: Modules, masks: dict[str, Tensor], history: History
-) -> dict[str, Any]:
-    network = modules["network"]
-    weights = wide_resnet.prunable(network)
-    check_sparsity(weights, masks, cell.sparsity)
-    zeros, total = pruning.count_zeros(weights.values())
-    device = data.train.images.device
-    return {
-        "test_accuracy": evaluation.accuracy(network, data, data.test),
-        "test_images": data.test.digest,
-        "n_test": len(data.test),
-        "sparsity_reached": zeros / total,
-        "sparsity_by_layer": pruning.sparsity_by_layer(weights),
-        "history": history,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.machine(),
-    }
-
-
-def check_sparsity(weights: dict[str, Tensor], masks: dict[str, Tensor], sparsity: float) -> None:
-    """Raises RuntimeError unless the masks prune as many weights as asked, to one weight, and
-    every pruned weight is zero."""
-    pruned = sum(int((~mask).sum()) for mask in masks.values())
-    total = sum(weight.numel() for weight in weights.values())
-    if abs(pruned - sparsity * total) > 1:
-        raise RuntimeError(f"{pruned} of {total} weights are pruned, not a share of {sparsity}")
-    revived = [name for name, mask in masks.items() if weights[name][~mask].any()]
-    if revived:
-        raise RuntimeError(f"pruned weights are not zero in {', '.join(revived)}")
-
-
-def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_images: int) -> None:
-    """Loss and accuracy by epoch. The network is stored by now: no figure can cost a result."""
-    from common.figures import plots
-
-    path = paths.curves(pies, cell, network_id)
-    curves = {
-        name: np.array([record.get(name, np.nan) for record in history])
-        for name in ("stage", "epoch", "loss", "train_accuracy", "test_accuracy")
-    }
-    named = {"network": np.array(path.stem), "n_examples": np.array(n_images)}
-    try:
-        plots.keep(path, plots.training_curves, curves | named)
-    except Exception as error:
-        tqdm.write(f"figure not drawn: {path}: {error}")
-
-
-def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:
-    """Accuracy and reached sparsity of the population, into the summary."""
-    found = [checkpoints.describe(args.models, cell, network_id) for network_id in args.ids]
-    results = [network["results"] for network in found if network is not None]
-    if not results:
-        return
-    rows = []
-    for metric, key in (("top1", "test_accuracy"), ("sparsity_reached", "sparsity_reached")):
-        rows += mean_rows(cell, metric, [result[key] for result in results], len(data.test))
-    summary.replace(args.pies, rows)
-
-
 def mean_rows(
     cell: Cell, metric: str, values: Any, n_examples: int, group: str = "all"
 ) -> list[summary.Row]:
     """The rows of a mean over networks: the mean with its interval, and `<metric>_sd`."""
     mean = statistics.mean_over_networks(values)
-    rows = [
-        summary.row(cell, metric, mean.mean, mean.n, n_examples, group, mean.interval),
-        summary.row(cell, f"{metric}_sd", mean.sd, mean.n, n_examples, group),
-    ]
-    return [row for row in rows if row.value == row.value]  # no NaN for a single network
+    rows = [summary.row(cell, metric, mean.mean, mean.n, n_examples, group, mean.interval)]
+    if mean.sd is not None:
+        rows.append(summary.row(cell, f"{metric}_sd", mean.sd, mean.n, n_examples, group))
+    return rows

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common import paths, runtime
 from common.analysis import summary
 from common.data.datasets import Dataset
-from common.experiments import population
+from common.experiments import making, population
 from common.learning import methods, pruning, resumable
 from common.model import checkpoints, wide_resnet
 from common.options import ARCHITECTURE
@@ -20,7 +20,7 @@ from common.paths import Cell
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing."""
     data = population.open_study(args)
-    population.check_batch_sizes(args, data)
+    making.check_batch_sizes(args, data)
     ids = population.ids_present(args, paths.dense_cell(args.learner))
     cells = [Cell(args.learner, "global", sparsity) for sparsity in args.pruning_percentages]
     configs = {
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         for cell in cells
     }
     for cell in cells:  # refuse before the first training
-        population.unfinished(cell, args, configs[cell])
+        making.unfinished(cell, args, configs[cell])
     runtime.stop_at_safe_point()
     for cell in cells:
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             )  # fmt: skip
             return {"network": network}, masks, history
 
-        population.make(cell, args, data, configs[cell], learn)
+        making.make(cell, args, data, configs[cell], learn)
     print(summary.format_table(args.pies, args.learner))
     return 0
 

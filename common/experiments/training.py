@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common import paths, runtime
 from common.analysis import summary
 from common.data.datasets import Dataset
-from common.experiments import population
+from common.experiments import making, population
 from common.learning import resumable
 from common.learning.methods import METHODS
 from common.options import SCHEDULE_FLAGS
@@ -20,11 +20,11 @@ from common.paths import Cell
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, train the networks of the population that are missing."""
     data = population.open_study(args)
-    population.check_batch_sizes(args, data)
+    making.check_batch_sizes(args, data)
     method = METHODS[args.learner]
     configs = {cell: config(args, data, cell) for cell in cells(args)}
     for cell, cell_config in configs.items():  # refuse before the first training
-        population.unfinished(cell, args, dict.fromkeys(args.ids, cell_config))
+        making.unfinished(cell, args, dict.fromkeys(args.ids, cell_config))
         check_schedule(args, data, cell_config)
     runtime.stop_at_safe_point()
     for cell, cell_config in configs.items():
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             )  # fmt: skip
             return modules, masks, history
 
-        population.make(cell, args, data, dict.fromkeys(args.ids, cell_config), learn)
+        making.make(cell, args, data, dict.fromkeys(args.ids, cell_config), learn)
     print(summary.format_table(args.pies, args.learner))
     return 0
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common import presets
 from common.data.augment import Augmentation
 from common.learning.loop import Stage
 from common.learning.losses import supcon_loss
@@ -40,11 +41,6 @@ CONTRASTIVE_VIEWS = {
         resized_crop_area=(0.6, 1.0), jitter=(0.4, 0.4, 0.0, 0.0), jitter_probability=0.8
     ),
 }
-# As fractions of the training, after which the learning rate falls: the released epochs
-# 5/30/50/80 of 205 (times 0.1 each) and, for SupCon's classifier, 60/75/90 of 100 (times 0.2).
-SUPERVISED_MILESTONES = (5 / 205, 30 / 205, 50 / 205, 80 / 205)
-HEAD_MILESTONES = (0.60, 0.75, 0.90)
-HEAD_LEARNING_RATE = 0.1
 
 
 class Method(NamedTuple):
@@ -90,7 +86,8 @@ def _supervised_stages(modules: dict[str, nn.Module], config: Config) -> list[St
             learning_rate=config["learning_rate"],
             momentum=config["momentum"],
             weight_decay=config["weight_decay"],
-            milestones=() if config["cosine_annealing"] else SUPERVISED_MILESTONES,
+            milestones=() if config["cosine_annealing"] else presets.SUPERVISED_MILESTONES,
+            gamma=presets.SUPERVISED_GAMMA,
             cosine=config["cosine_annealing"],
             warmup=_warmup(config),
             **_gradual_pruning(wide_resnet.prunable(network), config),
@@ -129,10 +126,10 @@ def _supcon_stages(modules: dict[str, nn.Module], config: Config) -> list[Stage]
             augmentation=CLASSIFICATION_VIEWS[config["preset"]],
             epochs=config["head_epochs"],
             batch_size=config["batch_size_head"],
-            learning_rate=HEAD_LEARNING_RATE,
-            momentum=0.9,
-            milestones=HEAD_MILESTONES,
-            gamma=0.2,
+            learning_rate=presets.HEAD_LEARNING_RATE,
+            momentum=presets.HEAD_MOMENTUM,
+            milestones=presets.HEAD_MILESTONES,
+            gamma=presets.HEAD_GAMMA,
             **_gradual_pruning(classifier, config, own_steps=False),
         ),
     ]
@@ -149,7 +146,7 @@ def finetuning_stages(network: WideResNet, config: Config) -> list[Stage]:
             epochs=config["epochs"],
             batch_size=config["batch_size"],
             learning_rate=config["learning_rate"],
-            momentum=0.9,
+            momentum=presets.FINETUNING_MOMENTUM,
             nesterov=True,
             prunable=wide_resnet.prunable(network),
         )

@@ -1,0 +1,169 @@
+"""Make the networks of a population: finished ones are kept, others' recipes refused."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common import paths
+from common.analysis import summary
+from common.data.datasets import Dataset
+from common.experiments import population
+from common.learning import pruning
+from common.model import checkpoints, wide_resnet
+from common.paths import Cell
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Failure
+
+Config = dict[str, Any]
+Modules = dict[str, nn.Module]
+History = list[dict[str, Any]]
+# From a network's id and configuration to its trained modules, masks and history.
+Learn = Callable[[int, Config], tuple[Modules, dict[str, Tensor], History]]
+
+
+def check_batch_sizes(args: argparse.Namespace, data: Dataset) -> None:
+    """A batch larger than the data set is a mistake in a flag or in --limit."""
+    for flag in ("batch_size", "batch_size_head"):
+        size = getattr(args, flag, 1)
+        if size > len(data.train):
+            raise Failure(
+                EXIT_ARGUMENTS,
+                f"argument --{flag}: {size}: at most the {len(data.train)} training images",
+            )
+
+
+def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config]) -> list[int]:
+    """Ids whose networks are still to be made. Raises Failure(EXIT_CHECKPOINT), naming the keys,
+    where a finished network has another configuration and --overwrite is not given."""
+    missing = []
+    for network_id, config in configs.items():
+        found = None if args.overwrite else checkpoints.describe(args.models, cell, network_id)
+        if found is None:
+            missing.append(network_id)
+            continue
+        if differing := population.differences(found["config"], config):
+            path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
+            raise Failure(
+                EXIT_CHECKPOINT,
+                f"{path}: made by another recipe than asked for: {differing}; "
+                "use another --models_dir, or --overwrite",
+            )
+    return missing
+
+
+def make(
+    cell: Cell,
+    args: argparse.Namespace,
+    data: Dataset,
+    configs: dict[int, Config],
+    learn: Learn,
+) -> None:
+    """Learn and store the networks of a cell that are missing; then record the population.
+
+    A network that another process is working on is left to it; Failure(EXIT_LOCKED) at the end
+    says so, when everything else is done.
+    """
+    missing = unfinished(cell, args, configs)
+    print(f"{cell}: {len(configs) - len(missing)} networks finished, {len(missing)} to make")
+    if missing:
+        summary.forget(args.pies, cell)
+    busy = []
+    for network_id in tqdm(missing, desc=str(cell), unit="network", disable=None):
+        state = paths.training_state(args.models, cell, network_id)
+        try:
+            with FileLock(paths.lock(state), timeout=0):
+                if not args.overwrite and not unfinished(
+                    cell, args, {network_id: configs[network_id]}
+                ):
+                    continue  # another process finished it in the meantime
+                started = time.monotonic()
+                modules, masks, history = learn(network_id, configs[network_id])
+                results = _results(cell, data, modules, masks, history)
+                results["seconds"] = round(time.monotonic() - started, 1)
+                checkpoints.save(
+                    args.models, cell, network_id, modules, masks, configs[network_id], results
+                )
+                state.unlink(missing_ok=True)
+        except Timeout:
+            busy.append(network_id)
+            continue
+        _draw_curves(args.pies, cell, network_id, history, len(data.train))
+    _record(cell, args, data)
+    if busy:
+        raise Failure(
+            EXIT_LOCKED,
+            f"{cell}: another process is working on ids {busy}; run again when it ended",
+        )
+
+
+def _results(
+    cell: Cell, data: Dataset, modules: Modules, masks: dict[str, Tensor], history: History
+) -> dict[str, Any]:
+    network = modules["network"]
+    weights = wide_resnet.prunable(network)
+    check_sparsity(weights, masks, cell.sparsity)
+    zeros, total = pruning.count_zeros(weights.values())
+    device = data.train.images.device
+    return {
+        "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
+        "test_images": data.test.digest,
+        "n_test": len(data.test),
+        "sparsity_reached": zeros / total,
+        "sparsity_by_layer": pruning.sparsity_by_layer(weights),
+        "history": history,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.machine(),
+    }
+
+
+def check_sparsity(weights: dict[str, Tensor], masks: dict[str, Tensor], sparsity: float) -> None:
+    """Raises RuntimeError unless the masks prune as many weights as asked, to one weight, and
+    every pruned weight is zero."""
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    total = sum(weight.numel() for weight in weights.values())
+    if abs(pruned - sparsity * total) > 1:
+        raise RuntimeError(f"{pruned} of {total} weights are pruned, not a share of {sparsity}")
+    revived = [name for name, mask in masks.items() if weights[name][~mask].any()]
+    if revived:
+        raise RuntimeError(f"pruned weights are not zero in {', '.join(revived)}")
+
+
+def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_images: int) -> None:
+    """Loss and accuracy by epoch. The network is stored by now: no figure can cost a result."""
+    from common.figures import plots
+
+    path = paths.curves(pies, cell, network_id)
+    curves = {
+        name: np.array([record.get(name, np.nan) for record in history])
+        for name in ("stage", "epoch", "loss", "train_accuracy", "test_accuracy")
+    }
+    named = {"network": np.array(path.stem), "n_examples": np.array(n_images)}
+    try:
+        plots.keep(path, plots.training_curves, curves | named)
+    except Exception as error:
+        tqdm.write(f"figure not drawn: {path}: {error}")
+
+
+def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:
+    """Accuracy and reached sparsity of the population, into the summary."""
+    found = [checkpoints.describe(args.models, cell, network_id) for network_id in args.ids]
+    results = [network["results"] for network in found if network is not None]
+    if not results:
+        return
+    rows = []
+    for metric, key in (("top1", "test_accuracy"), ("sparsity_reached", "sparsity_reached")):
+        rows += population.mean_rows(
+            cell, metric, [result[key] for result in results], len(data.test)
+        )
+    summary.replace(args.pies, rows)
