@@ -37,6 +37,8 @@ def training(description: str, learner: str) -> Parser:
     recipe("--cosine_annealing", None, unit="let the learning rate fall as a half cosine")
     recipe("--warmup_epochs", _integer(0, 10**6), unit="epochs of linear warm-up")
     if learner == "SupCon":
+        recipe("--method", _choice("SupCon", "SimCLR"), "SupCon", unit="with or without labels")
+        recipe("--projection_head", _choice("mlp", "linear"), "mlp", unit="before the loss")
         _contrastive(recipe)
     parser.add_argument(
         "--pruning_percentages",
@@ -56,12 +58,13 @@ def training(description: str, learner: str) -> Parser:
     recipe("--end_step", step, unit="step by which the last pruning event has happened")
     recipe("--frequency", _integer(1, 10**9), unit="steps between pruning events")
     recipe("--allocation", _choice("uniform", "global"), "uniform", unit="sparsity by layer")
+    _dry_run(parser)
     return parser
 
 
 def pruning_finetune(description: str, learner: str) -> Parser:
     """The flags of `clr_pruning_finetune.py` and `sup_pruning_finetune.py`."""
-    parser = Parser(description, learner, presets.FINETUNING)
+    parser = Parser(description, learner, presets.FINETUNING[learner])
     recipe = parser.recipe
     parser.add_argument(
         "--pruning_percentages",
@@ -74,7 +77,20 @@ def pruning_finetune(description: str, learner: str) -> Parser:
     recipe("--batch_size", _integer(1, 10**6), unit="images a step")
     recipe("--learning_rate", _positive, unit="of SGD with Nesterov momentum, constant")
     recipe("--allocation", _choice("global", "uniform"), "global", unit="sparsity by layer")
+    if learner == "SupCon":
+        losses = _choice("cross_entropy", "supcon")
+        recipe("--finetune_loss", losses, "cross_entropy", unit="supcon: through the encoder only")
+        _contrastive(recipe)
+    _dry_run(parser)
     return parser
+
+
+def _dry_run(parser: Parser) -> None:
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="print the recipe (epochs, steps, learning rates, sparsities) and train nothing",
+    )
 
 
 def pie_detection(description: str, learner: str) -> Parser:
@@ -83,7 +99,13 @@ def pie_detection(description: str, learner: str) -> Parser:
     parser.add_argument(
         "--plot_umap",
         action="store_true",
-        help="map the first network: dense, and each pruning method at its highest sparsity",
+        help="map one network: dense, and each pruning method at its highest sparsity",
+    )
+    parser.add_argument(
+        "--umap_id",
+        type=_integer(0, 10**6),
+        metavar="ID",
+        help="the network that is mapped (default: the first of the population)",
     )
     parser.add_argument(
         "--plot_q_score", action="store_true", help="draw Q-Score, Z-Score and L1 norm by example"
@@ -140,14 +162,17 @@ def _analysis(description: str, learner: str) -> Parser:
         metavar="N",
         help="images a forward pass (default: 256)",
     )
+    parser.add_argument(
+        "--allow_mixed",
+        action="store_true",
+        help="take networks of different recipes for one population, or compare such populations",
+    )
     return parser
 
 
 def _contrastive(recipe: Callable[..., None]) -> None:
-    recipe("--method", _choice("SupCon", "SimCLR"), "SupCon", unit="with or without labels")
     recipe("--temperature", _positive, unit="of the contrastive loss")
     recipe("--base_temperature", _positive, 0.07, unit="the loss is scaled by temperature / this")
-    recipe("--projection_head", _choice("mlp", "linear"), "mlp", unit="before the loss")
     recipe("--head_epochs", _integer(1, 10**6), unit="epochs of the linear classifier")
     recipe("--batch_size_head", _integer(1, 10**6), unit="images a step of the classifier")
 
@@ -174,7 +199,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.defaults = defaults
-        self.recipe_flags = ["preset", "seed", "limit", "precision"]
+        self.recipe_flags = ["preset", "released_quirks", "seed", "limit", "precision"]
         self.set_defaults(learner=learner)
         self._shared_flags()
 
@@ -308,6 +333,12 @@ class Parser(argparse.ArgumentParser):
             type=_integer(1, 10**9),
             metavar="N",
             help="use so many test images, the first of each class (default: all)",
+        )
+        add(
+            "--released_quirks",
+            action="store_true",
+            help="what the released code did: flip images upside down too when classifying, and "
+            "normalise with its constants, one of which has two digits swapped",
         )
         add(
             "--overwrite",

@@ -53,7 +53,7 @@ TRAINING = {
         },
     },
 }
-FINETUNING = {
+_FINETUNING = {
     "paper": {
         "epochs": 30,
         "batch_size": 128,
@@ -67,6 +67,17 @@ FINETUNING = {
         "pruning_percentages": [0.5, 0.9, 0.97],
     },
 }
+_CONTRASTIVE = ("temperature", "head_epochs", "batch_size_head")
+FINETUNING = {
+    "supervised": _FINETUNING,
+    "SupCon": {
+        preset: flags | {name: TRAINING["SupCon"][preset][name] for name in _CONTRASTIVE}
+        for preset, flags in _FINETUNING.items()
+    },
+}
+# The released normalisation of CIFAR-10; its first std swaps two digits of 0.2470.
+RELEASED_MEAN = (0.4915, 0.4823, 0.4468)
+RELEASED_STD = (0.2047, 0.2435, 0.2616)
 # Where the learning rate falls: the released epochs 5/30/50/80 of 205 (times 0.1 each), and for
 # SupCon's classifier 60/75/90 of 100 (times 0.2).
 SUPERVISED_MILESTONES = (5 / 205, 30 / 205, 50 / 205, 80 / 205)

@@ -123,6 +123,10 @@ def pick_device(cuda_device: int) -> torch.device:
             f"argument --cuda_device: {cuda_device}: this machine has GPUs "
             f"0 to {torch.cuda.device_count() - 1} (-1: CPU)",
         )
+    # Convolutions would use TF32 by default; PIEs are decided by an argmax, so analysis is float32
+    # indeed, and training that wants speed asks for bf16.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", cuda_device)
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common import presets
 from common.runtime import EXIT_DATA, Failure
 
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
+KNOWN_SIZES = {"cifar10": 50_000, "digits": 1_297}  # training images
 FOLDER_IMAGE_SIZE = 32  # pixels; images of a folder data set are resized to this square
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
@@ -60,10 +62,12 @@ def load(
     device: torch.device,
     limit: int | None = None,
     test_limit: int | None = None,
+    released_normalisation: bool = False,
 ) -> Dataset:
     """Load `cifar10`, `digits` or a folder; raises Failure(EXIT_DATA) that names the bad file.
 
     limit, test_limit: use so many images, class-balanced, the first of each class.
+    released_normalisation: the constants of the released code in place of this data's mean, std.
     """
     if dataset == "digits":
         name, classes, splits = "digits", *_digits()
@@ -77,7 +81,19 @@ def load(
         for (images, labels), at_most in zip(splits, (limit, test_limit), strict=True)
     )
     mean, std = channel_statistics(train.images)
+    if released_normalisation:
+        mean, std = mean.new_tensor(presets.RELEASED_MEAN), std.new_tensor(presets.RELEASED_STD)
     return Dataset(name, tuple(classes), train, test, mean, std)
+
+
+def count_train_images(dataset: str, limit: int | None) -> int:
+    """How many training images `load` would give, without reading any."""
+    if dataset in KNOWN_SIZES:
+        return min(KNOWN_SIZES[dataset], limit or KNOWN_SIZES[dataset])
+    train = Path(dataset) / "train"
+    sizes = [len(_image_files(train / name)) for name in _class_folders(train)]
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    return len(first_of_each_class(labels, len(sizes), limit))
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,11 +217,7 @@ def _read_split(
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        images = (
-            sorted(p for p in (split / name).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            if (split / name).is_dir()
-            else []
-        )
+        images = _image_files(split / name)
         if not images:
             raise Failure(EXIT_DATA, f"{split / name}: no images of this class")
         files += images
@@ -214,6 +226,11 @@ def _read_split(
     # Decoding releases the interpreter lock, so threads read on every core.
     pixels = _parallel_map(_read_image, [files[i] for i in chosen])
     return np.stack(pixels), np.array(labels)[chosen]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _parallel_map(function: Callable[[Path], np.ndarray], items: list[Path]) -> list[np.ndarray]:

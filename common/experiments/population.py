@@ -29,7 +29,9 @@ def open_study(args: argparse.Namespace) -> Dataset:
     device = runtime.pick_device(args.cuda_device)
     for folder in (args.models, args.pies):
         runtime.check_writable(folder)
-    return datasets.load(args.dataset, args.data_dir, device, args.limit, args.test_limit)
+    return datasets.load(
+        args.dataset, args.data_dir, device, args.limit, args.test_limit, args.released_quirks
+    )
 
 
 def ids_present(args: argparse.Namespace, cell: Cell) -> list[int]:
@@ -59,7 +61,8 @@ def describe(
     if found is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: missing or incomplete")
     config = found["config"]
-    for key, value in (data_config(data) | args.architecture).items():
+    expected = data_config(data) | args.architecture | {"released_quirks": args.released_quirks}
+    for key, value in expected.items():
         if config[key] != value:
             hint = f" (it was trained with --limit {config['limit']})" if "images" in key else ""
             raise Failure(EXIT_CHECKPOINT, f"{path}: its {key} is {config[key]}, not {value}{hint}")

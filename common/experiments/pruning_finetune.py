@@ -16,6 +16,9 @@ from common.model import checkpoints, wide_resnet
 from common.options import ARCHITECTURE
 from common.paths import Cell
 
+# What a pruned network takes over from its dense one.
+INHERITED = (*ARCHITECTURE, "method", "projection_head")
+
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing."""
@@ -35,12 +38,12 @@ def run(args: argparse.Namespace) -> int:
         def learn(
             network_id: int, config: dict[str, Any], cell: Cell = cell
         ) -> tuple[dict[str, nn.Module], dict[str, Tensor], list[dict[str, Any]]]:
-            network, masks = prune(args, data, network_id, cell.sparsity)
+            modules, masks = prune(args, data, network_id, cell.sparsity)
             history = resumable.train(
-                {"network": network}, methods.finetuning_stages(network, config), masks,
+                modules, methods.finetuning_stages(modules, config), masks,
                 cell, network_id, config, data, args.models, args.logs,
             )  # fmt: skip
-            return {"network": network}, masks, history
+            return modules, masks, history
 
         making.make(cell, args, data, configs[cell], learn)
     print(summary.format_table(args.pies, args.learner))
@@ -49,20 +52,24 @@ def run(args: argparse.Namespace) -> int:
 
 def prune(
     args: argparse.Namespace, data: Dataset, network_id: int, sparsity: float
-) -> tuple[wide_resnet.WideResNet, dict[str, Tensor]]:
-    """The dense network with this id, pruned in one shot, and its masks."""
+) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
+    """The modules of the dense network with this id, pruned in one shot, and the masks."""
     dense = checkpoints.load(
         args.models, paths.dense_cell(args.learner), network_id, data.train.images.device
     )
     weights = wide_resnet.prunable(dense.network)
     masks = pruning.magnitude_masks(weights, sparsity, args.allocation) if sparsity else {}
     pruning.apply_masks(masks, weights)
-    return dense.network, masks
+    modules: dict[str, nn.Module] = {"network": dense.network}
+    if dense.projection is not None:
+        modules["projection"] = dense.projection
+    return modules, masks
 
 
 def config(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> dict[str, Any]:
     """Everything that defines a fine-tuned network; `parent` is the digest of its dense one."""
     dense = population.describe(args, data, paths.dense_cell(args.learner), network_id)
-    architecture = {name: dense["config"][name] for name in ARCHITECTURE}
-    own = {"parent": dense["digest"]}
-    return cell._asdict() | population.data_config(data) | architecture | args.recipe | own
+    inherited = {name: dense["config"][name] for name in INHERITED if name in dense["config"]} | {
+        "parent": dense["digest"]
+    }
+    return cell._asdict() | population.data_config(data) | args.recipe | inherited

@@ -23,6 +23,7 @@ from common.model import wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
 
 Config = dict[str, Any]
+Modules = dict[str, nn.Module]
 
 # Augmentations by preset. A digit must stay a digit: it is shifted and resized, never flipped.
 CLASSIFICATION_VIEWS = {
@@ -46,8 +47,8 @@ CONTRASTIVE_VIEWS = {
 class Method(NamedTuple):
     """A learning method: the modules of a new network, and the stages that train them."""
 
-    new_modules: Callable[[Config, int, int], dict[str, nn.Module]]
-    stages: Callable[[dict[str, nn.Module], Config], list[Stage]]
+    new_modules: Callable[[Config, int, int], Modules]
+    stages: Callable[[Modules, Config], list[Stage]]
 
 
 def _new_network(config: Config, n_classes: int, network_id: int) -> WideResNet:
@@ -60,11 +61,11 @@ def _new_network(config: Config, n_classes: int, network_id: int) -> WideResNet:
     )
 
 
-def _supervised_modules(config: Config, n_classes: int, network_id: int) -> dict[str, nn.Module]:
+def _supervised_modules(config: Config, n_classes: int, network_id: int) -> Modules:
     return {"network": _new_network(config, n_classes, network_id)}
 
 
-def _supcon_modules(config: Config, n_classes: int, network_id: int) -> dict[str, nn.Module]:
+def _supcon_modules(config: Config, n_classes: int, network_id: int) -> Modules:
     network = _new_network(config, n_classes, network_id)
     projection = wide_resnet.build_projection(
         network.embedding_width, config["projection_head"], config["seed"], network_id
@@ -72,7 +73,7 @@ def _supcon_modules(config: Config, n_classes: int, network_id: int) -> dict[str
     return {"network": network, "projection": projection}
 
 
-def _supervised_stages(modules: dict[str, nn.Module], config: Config) -> list[Stage]:
+def _supervised_stages(modules: Modules, config: Config) -> list[Stage]:
     """Cross-entropy through the whole network."""
     network = modules["network"]
     return [
@@ -80,7 +81,7 @@ def _supervised_stages(modules: dict[str, nn.Module], config: Config) -> list[St
             name="network",
             parameters=list(network.parameters()),
             loss=partial(_cross_entropy, network),
-            augmentation=CLASSIFICATION_VIEWS[config["preset"]],
+            augmentation=classification_views(config),
             epochs=config["epochs"],
             batch_size=config["batch_size"],
             learning_rate=config["learning_rate"],
@@ -95,62 +96,93 @@ def _supervised_stages(modules: dict[str, nn.Module], config: Config) -> list[St
     ]
 
 
-def _supcon_stages(modules: dict[str, nn.Module], config: Config) -> list[Stage]:
+def _supcon_stages(modules: Modules, config: Config) -> list[Stage]:
     """The contrastive loss through encoder and projection head; then a linear classifier on the
     frozen encoder. Each is pruned by the same schedule, in fractions of its own steps."""
-    network, projection = modules["network"], modules["projection"]
-    prunable = wide_resnet.prunable(network)
-    classifier = {"fc.weight": prunable.pop("fc.weight")}
-    encoder = [p for name, p in network.named_parameters() if not name.startswith("fc.")]
+    encoder, classifier = _prunable_parts(modules["network"])
     return [
-        Stage(
-            name="encoder",
-            parameters=[*encoder, *projection.parameters()],
-            loss=partial(_contrastive_loss, network, projection, config),
-            augmentation=CONTRASTIVE_VIEWS[config["preset"]],
-            n_views=2,
-            epochs=config["epochs"],
-            batch_size=config["batch_size"],
-            learning_rate=config["learning_rate"],
+        _encoder_stage(
+            modules,
+            config,
             momentum=config["momentum"],
             weight_decay=config["weight_decay"],
             cosine=config["cosine_annealing"],
             warmup=_warmup(config),
-            **_gradual_pruning(prunable, config),
+            **_gradual_pruning(encoder, config),
         ),
-        Stage(
-            name="head",
-            parameters=list(network.fc.parameters()),
-            loss=partial(_cross_entropy_of_head, network),
-            encoder_frozen=True,
-            augmentation=CLASSIFICATION_VIEWS[config["preset"]],
-            epochs=config["head_epochs"],
-            batch_size=config["batch_size_head"],
-            learning_rate=presets.HEAD_LEARNING_RATE,
-            momentum=presets.HEAD_MOMENTUM,
-            milestones=presets.HEAD_MILESTONES,
-            gamma=presets.HEAD_GAMMA,
-            **_gradual_pruning(classifier, config, own_steps=False),
-        ),
+        _head_stage(modules, config, **_gradual_pruning(classifier, config, own_steps=False)),
     ]
 
 
-def finetuning_stages(network: WideResNet, config: Config) -> list[Stage]:
-    """Cross-entropy through the whole network at a constant rate, with the masks it has."""
+def finetuning_stages(modules: Modules, config: Config) -> list[Stage]:
+    """Fine-tuning at a constant rate with the masks a network has: cross-entropy through all of
+    it, or the contrastive loss through the encoder and then the classifier again."""
+    network = modules["network"]
+    constant = {"momentum": presets.FINETUNING_MOMENTUM, "nesterov": True}
+    if config.get("finetune_loss") == "supcon":
+        encoder, classifier = _prunable_parts(network)
+        return [
+            _encoder_stage(modules, config, prunable=encoder, **constant),
+            _head_stage(modules, config, prunable=classifier),
+        ]
     return [
         Stage(
             name="finetune",
             parameters=list(network.parameters()),
             loss=partial(_cross_entropy, network),
-            augmentation=CLASSIFICATION_VIEWS[config["preset"]],
+            augmentation=classification_views(config),
             epochs=config["epochs"],
             batch_size=config["batch_size"],
             learning_rate=config["learning_rate"],
-            momentum=presets.FINETUNING_MOMENTUM,
-            nesterov=True,
             prunable=wide_resnet.prunable(network),
+            **constant,
         )
     ]
+
+
+def _encoder_stage(modules: Modules, config: Config, **differences: Any) -> Stage:
+    network, projection = modules["network"], modules["projection"]
+    encoder = [p for name, p in network.named_parameters() if not name.startswith("fc.")]
+    return Stage(
+        name="encoder",
+        parameters=[*encoder, *projection.parameters()],
+        loss=partial(_contrastive_loss, network, projection, config),
+        augmentation=CONTRASTIVE_VIEWS[config["preset"]],
+        n_views=2,
+        epochs=config["epochs"],
+        batch_size=config["batch_size"],
+        learning_rate=config["learning_rate"],
+        **differences,
+    )
+
+
+def _head_stage(modules: Modules, config: Config, **differences: Any) -> Stage:
+    network = modules["network"]
+    return Stage(
+        name="head",
+        parameters=list(network.fc.parameters()),
+        loss=partial(_cross_entropy_of_head, network),
+        encoder_frozen=True,
+        augmentation=classification_views(config),
+        epochs=config["head_epochs"],
+        batch_size=config["batch_size_head"],
+        learning_rate=presets.HEAD_LEARNING_RATE,
+        momentum=presets.HEAD_MOMENTUM,
+        milestones=presets.HEAD_MILESTONES,
+        gamma=presets.HEAD_GAMMA,
+        **differences,
+    )
+
+
+def _prunable_parts(network: WideResNet) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    encoder = wide_resnet.prunable(network)
+    return encoder, {"fc.weight": encoder.pop("fc.weight")}
+
+
+def classification_views(config: Config) -> Augmentation:
+    """How images are augmented wherever they are classified."""
+    views = CLASSIFICATION_VIEWS[config["preset"]]
+    return views._replace(vertical_flip=0.5) if config["released_quirks"] else views
 
 
 def _warmup(config: Config) -> float:
@@ -202,7 +234,7 @@ def _contrastive_loss(
 ) -> tuple[Tensor, None]:
     features = projection(network(views).embedding)
     features = features.unflatten(0, (2, len(labels))).transpose(0, 1)  # [B,V,D]
-    classes = labels if config["method"] == "SupCon" else None
+    classes = None if config.get("method") == "SimCLR" else labels
     loss = supcon_loss(features, classes, config["temperature"], config["base_temperature"])
     return loss, None
 

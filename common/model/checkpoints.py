@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from common import paths
-from common.model.wide_resnet import WideResNet
+from common.model.wide_resnet import ProjectionHead, WideResNet
 from common.paths import Cell
 from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, replace_file
 
@@ -31,6 +31,7 @@ class Checkpoint:
     """A stored network, rebuilt, and what is known about it."""
 
     network: WideResNet
+    projection: ProjectionHead | None  # of a SupCon network that learned contrastively
     masks: dict[str, Tensor]
     config: dict[str, Any]  # everything that defined its training
     results: dict[str, Any]  # test_accuracy, sparsity_reached, sparsity_by_layer, history, …
@@ -97,40 +98,67 @@ def save(
 
 def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Checkpoint:
     """Read, verify and rebuild one network. Raises Failure(EXIT_CHECKPOINT) naming the file."""
-    contents = [read(path) for path in paths.checkpoints(models, cell, network_id).values()]
-    path = list(paths.checkpoints(models, cell, network_id).values())[-1]
-    last = contents[-1]
-    if len(contents) == 2 and last.get("encoder") != contents[0]["digest"]:
-        raise _refusal(path, "it does not belong to the encoder beside it")
-    asked = {**cell._asdict(), "network_id": network_id}
-    for part in contents:
-        for key, value in asked.items():
-            if part.get(key) != value:
-                raise _refusal(path, f"its {key} is {part.get(key)}, its name says {value}")
-    architecture = last["architecture"]
-    with torch.random.fork_rng(devices=[]):
-        network = WideResNet(**architecture)
-    state = {name: tensor for part in contents for name, tensor in part["model"].items()}
-    masks = {name: mask for part in contents for name, mask in part["masks"].items()}
+    parts = read_parts(models, cell, network_id)
+    if parts is None:
+        path = next(iter(paths.checkpoints(models, cell, network_id).values()))
+        raise Failure(EXIT_CHECKPOINT, f"{path}: missing, or only half of a network is there")
+    state = {name: tensor for part in parts.values() for name, tensor in part["model"].items()}
+    masks = {name: mask for part in parts.values() for name, mask in part["masks"].items()}
+    path, last = list(parts.items())[-1]
+    with torch.random.fork_rng(devices=[]):  # weights are drawn here, and replaced at once
+        network = WideResNet(**last["architecture"])
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise _refusal(path, f"its weights do not fit its architecture ({error})") from error
-    network = network.to(device, memory_format=torch.channels_last).eval()
-    masks = {name: mask.to(device) for name, mask in masks.items()}
-    return Checkpoint(network, masks, last["config"], last["results"], last["digest"])
+    projection = _projection(next(iter(parts.values())).get("projection"))
+    if projection is not None:
+        projection = projection.to(device)
+    return Checkpoint(
+        network.to(device, memory_format=torch.channels_last).eval(),
+        projection,
+        {name: mask.to(device) for name, mask in masks.items()},
+        last["config"],
+        last["results"],
+        last["digest"],
+    )
 
 
-def describe(models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None:
-    """A finished network's `config`, `results` and `digest`, verified, without building it; None
-    if it is missing, or if there is only half of it."""
+def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str, Any]] | None:
+    """The verified contents of a network's files; None if it is missing, or if there is only half
+    of it. Raises Failure(EXIT_CHECKPOINT) if a file is damaged or says that it is another one."""
     files = list(paths.checkpoints(models, cell, network_id).values())
     if not all(path.exists() for path in files):
         return None
-    contents = [read(path) for path in files]
-    if len(contents) == 2 and contents[1].get("encoder") != contents[0]["digest"]:
+    parts = {path: read(path) for path in files}
+    asked = {**cell._asdict(), "network_id": network_id}
+    for path, contents in parts.items():
+        for key, value in asked.items():
+            if contents.get(key) != value:
+                raise _refusal(path, f"its {key} is {contents.get(key)}, its name says {value}")
+    if len(parts) == 2 and parts[files[1]].get("encoder") != parts[files[0]]["digest"]:
         return None
-    return {key: contents[-1][key] for key in ("config", "results", "digest")}
+    return parts
+
+
+def _projection(state: dict[str, Tensor] | None) -> ProjectionHead | None:
+    if not state:
+        return None
+    kind = "mlp" if "head.2.weight" in state else "linear"
+    n_out, width = (*state["head.2.weight" if kind == "mlp" else "head.0.weight"].shape,)
+    with torch.random.fork_rng(devices=[]):
+        projection = ProjectionHead(width, kind, n_out)
+    projection.load_state_dict(state)
+    return projection
+
+
+def describe(models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None:
+    """A network's `config`, `results` and `digest` without building it; None as `read_parts`."""
+    parts = read_parts(models, cell, network_id)
+    if parts is None:
+        return None
+    last = list(parts.values())[-1]
+    return {key: last[key] for key in ("config", "results", "digest")}
 
 
 def write(path: Path, contents: dict[str, Any]) -> str:
