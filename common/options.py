@@ -124,18 +124,18 @@ def prediction_depth(description: str, learner: str) -> Parser:
         help="networks whose depth is measured, the first of each population (default: 5)",
     )
     parser.add_argument(
-        "--knn",
-        type=_integer(1, 10**6),
-        default=30,
-        metavar="k",
-        help="neighbours that vote in a probe (default: 30)",
-    )
-    parser.add_argument(
         "--pd_target",
         choices=("prediction", "label"),
         default="prediction",
         help="what the probes must agree with in the figures; the table has both "
         "(default: prediction)",
+    )
+    parser.add_argument(
+        "--pd_bank",
+        choices=("clean", "augmented"),
+        default="clean",
+        help="training images among which the probes look for neighbours; the released code had "
+        "augmented ones (default: clean)",
     )
     return parser
 
@@ -161,6 +161,13 @@ def _analysis(description: str, learner: str) -> Parser:
         default=256,
         metavar="N",
         help="images a forward pass (default: 256)",
+    )
+    parser.add_argument(
+        "--knn",
+        type=_integer(1, 10**6),
+        default=30,
+        metavar="k",
+        help="neighbours that vote in a probe (default: 30)",
     )
     parser.add_argument(
         "--allow_mixed",

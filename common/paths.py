@@ -72,9 +72,44 @@ _NETWORK = re.compile(
 )
 
 
+# The released code of arXiv 2207.00200 put CIFAR-10 networks flat into models/, and named them so:
+_RELEASED_SUPERVISED = re.compile(
+    r"wideResNet_(?P<tag>global_|)(?P<sparsity>0(?:\.\d+)?)pruning_\d+epochs_\d+depth_[\d.]+dropout"
+    r"_id(?P<id>\d+)\.pt"
+)
+_RELEASED_SUPCON = re.compile(
+    r"WideResNet_encoder_(?:SupCon|SimCLR)_(?P<sparsity>0(?:\.\d+)?)pruning(?P<tag>_later|_global|)"
+    r"_\d+batch_[\d.]+temperature_\d+epochs_id(?P<id>\d+)\.pt"
+)
+_RELEASED_TAGS = {"": "GMP", "_later": "later_GMP", "_global": "global", "global_": "global"}
+
+
+def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Path]]]:
+    """Files of the released code that lie beside the folder `models` of CIFAR-10, by network."""
+    found: dict[tuple[Cell, int], list[dict[str, Path]]] = {}
+    if models.name != "cifar10":
+        return found
+    for path in sorted(models.parent.glob("?ideResNet_*.pt")):
+        files = {"network": path}
+        learner, match = "supervised", _RELEASED_SUPERVISED.fullmatch(path.name)
+        if match is None:
+            learner, match = "SupCon", _RELEASED_SUPCON.fullmatch(path.name)
+            head = path.with_name(path.name.replace("_encoder_", "_head_", 1))
+            files = {"encoder": path, "head": head}
+        if match is not None and all(file.exists() for file in files.values()):
+            sparsity = float(match["sparsity"])
+            pruning = _RELEASED_TAGS[match["tag"]] if sparsity or match["tag"] else DENSE
+            key = Cell(learner, pruning, sparsity), int(match["id"])
+            found.setdefault(key, []).append(files)
+    return found
+
+
 def networks_present(models: Path) -> dict[Cell, set[int]]:
-    """The ids of the networks that lie in `models`, by cell, sparsities ascending."""
+    """The ids of the networks that lie in `models`, by cell, sparsities ascending; those of the
+    released code too."""
     found: dict[Cell, set[int]] = {}
+    for cell, network_id in released_networks(models):
+        found.setdefault(cell, set()).add(network_id)
     for path in sorted(models.glob("*.pt")):
         if match := _NETWORK.fullmatch(path.name):
             cell = Cell(match["learner"], match["pruning"], float(match["sparsity"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,21 +12,39 @@ QUERIES_AT_ONCE = 1024  # on a GPU: 1,024 x 50,000 distances in float32 are 200 
 
 
 def knn_predict(
-    bank: Tensor, bank_labels: np.ndarray, queries: Tensor, k: int, n_classes: int
+    bank: Tensor,
+    bank_labels: np.ndarray,
+    queries: Tensor | None,
+    k: int,
+    n_classes: int,
 ) -> np.ndarray:
     """Labels [N] of queries [N,D] by a uniform vote of the k nearest of bank [M,D], Euclidean.
 
+    queries None: the queries are the bank, and none is a neighbour of itself (leave-one-out).
     Exact, float32, centred first (which keeps distances from cancelling); a tied vote goes to the
-    lowest class, as in scikit-learn. Raises ValueError unless 1 <= k <= M.
+    lowest class, as in scikit-learn. Raises ValueError unless there are k possible neighbours.
     """
-    if not 1 <= k <= len(bank):
+    leave_one_out = queries is None
+    if not 1 <= k <= len(bank) - leave_one_out:
         raise ValueError(f"k = {k} neighbours of a bank of {len(bank)}")
     centre = bank.mean(0)
-    bank, queries = (bank - centre).float(), (queries - centre).float()
+    bank = (bank - centre).float()
+    queries = bank if queries is None else (queries - centre).float()
     find = _neighbours_gpu if bank.is_cuda else _neighbours_cpu
-    votes_of = np.asarray(bank_labels)[find(bank, queries, k)]  # [N,k]
+    neighbours = find(bank, queries, k + leave_one_out)
+    if leave_one_out:
+        neighbours = _without_itself(neighbours)
+    votes_of = np.asarray(bank_labels)[neighbours]  # [N,k]
     votes = np.stack([(votes_of == c).sum(axis=1) for c in range(n_classes)], axis=1)
     return votes.argmax(axis=1)
+
+
+def _without_itself(neighbours: np.ndarray) -> np.ndarray:
+    """[N,k+1] -> [N,k]: without query i itself, or, where k+1 others are as near as it (equal
+    embeddings), without the last one."""
+    itself = neighbours == np.arange(len(neighbours))[:, None]
+    itself[:, -1] |= ~itself.any(axis=1)
+    return neighbours[~itself].reshape(len(neighbours), -1)
 
 
 def _neighbours_cpu(bank: Tensor, queries: Tensor, k: int) -> np.ndarray:
@@ -56,3 +76,25 @@ def prediction_depth(probe_labels: np.ndarray, target: np.ndarray) -> np.ndarray
     agrees = probe_labels == target
     n_agreeing_at_the_end = np.logical_and.accumulate(agrees[::-1]).sum(axis=0)
     return len(probe_labels) - n_agreeing_at_the_end
+
+
+def released_depth(probe_labels: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The depth [N] that the released code of arXiv 2207.00200 computes: for the true label, and
+    with depths 0 and 1 merged, so 0 … L-1."""
+    return np.maximum(prediction_depth(probe_labels, label) - 1, 0)
+
+
+class ClusterQuality(NamedTuple):
+    """Numbers behind a map: leave-one-out k-NN accuracy, mean silhouette of the true classes."""
+
+    knn_accuracy: float
+    silhouette: float
+
+
+def cluster_quality(embedding: np.ndarray, label: np.ndarray, k: int) -> ClusterQuality:
+    """How well the true classes are separated in an embedding [N,D], in its full dimension."""
+    from sklearn.metrics import silhouette_score
+
+    n_classes = int(label.max()) + 1
+    predicted = knn_predict(torch.from_numpy(embedding), label, None, k, n_classes)
+    return ClusterQuality(float((predicted == label).mean()), silhouette_score(embedding, label))

@@ -36,3 +36,22 @@ def q_score(embedding: np.ndarray) -> QScore:
     z[defined] = (h.max(axis=1) - h.mean(axis=1))[defined] / std[defined]
     l1[defined] = np.abs(h).sum(axis=1)[defined]
     return QScore(z / l1, z, l1)
+
+
+class Detection(NamedTuple):
+    """How well a score tells positives from the rest: chance is 0.5, and their share."""
+
+    auroc: float
+    average_precision: float
+
+
+def low_score_detects(score: np.ndarray, positive: np.ndarray) -> Detection | None:
+    """A low score [N] as the detector of `positive` [N] (a PIE, a misclassified image). Undefined
+    scores are left out; None unless both positives and others are left."""
+    defined = ~np.isnan(score)
+    score, positive = -score[defined], positive[defined]
+    if positive.all() or not positive.any():
+        return None
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    return Detection(roc_auc_score(positive, score), average_precision_score(positive, score))

@@ -71,10 +71,12 @@ def read(pies: Path) -> list[Row]:
         ) from error
 
 
-def replace(pies: Path, rows: list[Row]) -> None:
-    """Put rows into the table in place of those of the same cell, metric and group."""
-    new = {line[:5] for line in rows}
-    _rewrite(pies, lambda old: [line for line in old if line[:5] not in new] + rows)
+def replace(pies: Path, rows: list[Row], all_groups: bool = False) -> None:
+    """Put rows into the table in place of those of the same cell, metric and group; with
+    `all_groups`, in place of all groups of their metrics (a cell may no longer have any PIEs)."""
+    width = 4 if all_groups else 5
+    new = {line[:width] for line in rows}
+    _rewrite(pies, lambda old: [line for line in old if line[:width] not in new] + rows)
 
 
 def forget(pies: Path, cell: Cell) -> None:

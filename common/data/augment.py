@@ -26,6 +26,13 @@ class Augmentation(NamedTuple):
     jitter_probability: float = 0.0
     grayscale_probability: float = 0.0
 
+    def __str__(self) -> str:
+        """Only what happens: `crop padding 4, horizontal flip 0.5`."""
+        given = self._asdict().items()
+        defaults = self._field_defaults
+        shown = [f"{k.replace('_', ' ')} {v}" for k, v in given if v != defaults[k]]
+        return ", ".join(shown) or "no augmentation"
+
 
 class Parameters(NamedTuple):
     """One draw for B images; every tensor is on the CPU."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from common import paths
-from common.analysis import pie, summary
+from common.analysis import pie, probes, summary
 from common.analysis.predictions import Population
+from common.analysis.q_score import low_score_detects
 from common.data import arrays
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
@@ -19,7 +20,7 @@ from common.figures import embedding, plots
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
 from common.paths import Cell
-from common.runtime import replace_file
+from common.runtime import EXIT_ARGUMENTS, Failure, replace_file
 
 # The scores of predictions.Population: metric in the summary, name in the figures' files.
 SCORES = {"q": ("q_score", "Q-SCORE"), "z": ("z_score", "Z-SCORE"), "l1": ("l1_norm", "L1_NORM")}
@@ -29,9 +30,12 @@ def run(args: argparse.Namespace) -> int:
     """Compare the dense population with every pruned one that is there."""
     data = population.open_study(args)
     dense_cell = paths.dense_cell(args.learner)
-    dense = population.predict(args, data, dense_cell, population.ids_present(args, dense_cell))
-    cells = population.pruned_cells(args, dense.ids)
-    summary.replace(args.pies, rows_of_population(dense, data))
+    dense_ids = population.ids_present(args, dense_cell)
+    cells = population.pruned_cells(args, dense_ids)
+    population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
+    check_flags(args, data, dense_ids)
+    dense = population.predict(args, data, dense_cell, dense_ids)
+    summary.replace(args.pies, rows_of_population(dense, data), all_groups=True)
     found = {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
@@ -39,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
         found[cell] = compare(cell, paired, pruned, data)
         plots.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found[cell])
         write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
-        rows = rows_of_pies(cell, found[cell], paired, pruned, data)
-        summary.replace(args.pies, rows_of_population(pruned, data) + rows)
+        rows = rows_of_population(pruned, data)
+        rows += rows_of_pies(cell, found[cell], paired, pruned, data)
+        summary.replace(args.pies, rows, all_groups=True)
         if args.plot_q_score:
             draw_scores(args.pies, cell, found[cell], paired, pruned)
         compare_learners(args.pies, cell)
@@ -48,6 +53,16 @@ def run(args: argparse.Namespace) -> int:
         draw_umaps(args, data, dense, found)
     print(summary.format_table(args.pies, args.learner))
     return 0
+
+
+def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -> None:
+    """Raises Failure(EXIT_ARGUMENTS) for a map of a network that is not there."""
+    if args.umap_id is not None and args.umap_id not in dense_ids:
+        raise Failure(
+            EXIT_ARGUMENTS, f"argument --umap_id: {args.umap_id}: one of the ids {dense_ids}"
+        )
+    if args.plot_umap:
+        population.check_knn(args, len(data.test) - 1)
 
 
 def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:
@@ -77,6 +92,7 @@ def rows_of_population(networks: Population, data: Dataset) -> list[summary.Row]
         )
     for field, (metric, _) in SCORES.items():
         rows += score_rows(networks.cell, metric, getattr(networks, field), "all", groups["all"])
+    rows += detection_rows(networks.cell, "misclassified", networks.q, ~correct)
     undefined = np.isnan(networks.q).mean(axis=1)
     rows += population.mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
     return rows
@@ -93,6 +109,20 @@ def score_rows(
         return []
     means = np.nanmean(values[defined], axis=1)
     return population.mean_rows(cell, metric, means, int(members.sum()), group)
+
+
+def detection_rows(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> list[summary.Row]:
+    """How well a low Q-Score of a network [K,N] tells which images are positive [K,N] or [N]."""
+    positive = np.broadcast_to(positive, q.shape)
+    found = [low_score_detects(*pair) for pair in zip(q, positive, strict=True)]
+    found = [detection for detection in found if detection is not None]
+    if not found:
+        return []
+    auroc, precision = np.array(found).T
+    n_examples = q.shape[1]
+    return population.mean_rows(
+        cell, f"q_score_auroc_{what}", auroc, n_examples
+    ) + population.mean_rows(cell, f"q_score_ap_{what}", precision, n_examples)
 
 
 def rows_of_pies(
@@ -116,6 +146,8 @@ def rows_of_pies(
     rows.append(count("n_tied", tied.sum()))
     other_rule = pie.find_pies(dense.labels, pruned.labels, data.n_classes, ties="highest")
     rows.append(count("n_pies_highest_tie", other_rule.sum()))
+    rows += detection_rows(cell, "pie", pruned.q, is_pie)
+    rows += detection_rows(cell, "pie_dense", dense.q, is_pie)
     for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
         if not members.any():
             continue
@@ -193,9 +225,9 @@ def compare_learners(pies: Path, cell: Cell) -> None:
 def draw_umaps(
     args: argparse.Namespace, data: Dataset, dense: Population, found: dict[Cell, Arrays]
 ) -> None:
-    """UMAP of the first network: dense alone, and dense beside pruned for each pruning method at
-    its highest sparsity. Networks share no axes, so every one has its own map."""
-    network_id = dense.ids[0]
+    """UMAP of one network: dense alone, and dense beside pruned for each pruning method at its
+    highest sparsity. Networks share no axes, so every one has its own map."""
+    network_id = dense.ids[0] if args.umap_id is None else args.umap_id
     maps = {"dense": map_network(args, data, dense.cell, network_id)}
     draw_umap(args, data, dense.cell, network_id, maps, np.zeros(len(data.test), dtype=bool))
     highest = {cell.pruning_method: cell for cell in sorted(found)}
@@ -210,10 +242,28 @@ def map_network(args: argparse.Namespace, data: Dataset, cell: Cell, network_id:
 
     def compute(network: WideResNet) -> Arrays:
         labels, embeddings = evaluation.classify(network, data, data.test, args.batch_size)
-        return {"predicted": labels, "xy": embedding.umap_2d(embeddings, args.seed)}
+        quality = probes.cluster_quality(embeddings, data.test.labels.cpu().numpy(), args.knn)
+        return {
+            "predicted": labels,
+            "xy": embedding.umap_2d(embeddings, args.seed),
+            "knn_accuracy": np.array(quality.knn_accuracy),
+            "silhouette": np.array(quality.silhouette),
+        }
 
+    key = f"seed {args.seed} knn {args.knn}"
     path = paths.umap_array(args.pies, cell, network_id)
-    return population.cached(args, data, cell, network_id, path, compute, f"seed {args.seed}")
+    made = population.cached(args, data, cell, network_id, path, compute, key)
+    summary.replace(
+        args.pies,
+        [
+            summary.row(cell, metric, float(made[name]), 1, len(data.test))
+            for metric, name in (
+                ("embedding_knn_accuracy", "knn_accuracy"),
+                ("embedding_silhouette", "silhouette"),
+            )
+        ],
+    )
+    return made
 
 
 def draw_umap(

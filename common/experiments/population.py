@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from common.data.arrays import Arrays
 from common.data.datasets import Dataset
 from common.model import checkpoints
 from common.model.wide_resnet import WideResNet
+from common.options import SCHEDULE_FLAGS
 from common.paths import Cell
-from common.runtime import EXIT_CHECKPOINT, Failure
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure
 
+# In these a network may differ from the others of its study.
+OWN_KEYS = ("pruning_method", "sparsity", "parent")
 HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "ids")
 
 
@@ -63,25 +67,39 @@ def describe(
     config = found["config"]
     expected = data_config(data) | args.architecture | {"released_quirks": args.released_quirks}
     for key, value in expected.items():
-        if config[key] != value:
+        if config[key] is not None and config[key] != value:
             hint = f" (it was trained with --limit {config['limit']})" if "images" in key else ""
+            hint = " (see --released_quirks)" if key == "released_quirks" else hint
             raise Failure(EXIT_CHECKPOINT, f"{path}: its {key} is {config[key]}, not {value}{hint}")
     return found
 
 
-def check_one_recipe(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> None:
-    """Raises Failure(EXIT_CHECKPOINT) if the networks of a population differ in more than their
-    id and the dense network that they come from."""
-    first: dict[str, Any] = {}
-    for network_id in ids:
-        config = dict(describe(args, data, cell, network_id)["config"], parent="")
-        first = first or config
-        if differing := differences(config, first):
+def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
+    """Raises Failure(EXIT_CHECKPOINT), unless --allow_mixed, if two networks of one pruning method
+    differ in more than id, sparsity and parent, or a gradually pruned one from the dense ones in
+    more than its pruning schedule: then the study would compare recipes, not prunings."""
+    first: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for cell, ids in cells.items():
+        for network_id in ids:
+            config = describe(args, data, cell, network_id)["config"]
+            config = {key: value for key, value in config.items() if key not in OWN_KEYS}
             path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
-            raise Failure(
-                EXIT_CHECKPOINT,
-                f"{path}: made by another recipe than the network with id {ids[0]}: {differing}",
-            )
+            _check_same(args, path, config, *first.setdefault(cell.pruning_method, (path, config)))
+            if cell.pruning_method != "global" and paths.DENSE in first:
+                learned = {key: v for key, v in config.items() if key not in SCHEDULE_FLAGS}
+                _check_same(args, path, learned, *first[paths.DENSE])
+
+
+def _check_same(
+    args: argparse.Namespace, path: Path, config: dict[str, Any], other_path: Path, other: dict
+) -> None:
+    differing = differences(config, other)
+    if not differing:
+        return
+    message = f"{path}: made by another recipe than {other_path.name}: {differing}"
+    if not args.allow_mixed:
+        raise Failure(EXIT_CHECKPOINT, f"{message}; use another --models_dir, or --allow_mixed")
+    print(message, file=sys.stderr)
 
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> str:
@@ -126,6 +144,12 @@ def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, l
     return cells
 
 
+def check_knn(args: argparse.Namespace, n_bank: int) -> None:
+    """Raises Failure(EXIT_ARGUMENTS) for more neighbours than there are images."""
+    if args.knn > n_bank:
+        raise Failure(EXIT_ARGUMENTS, f"argument --knn: {args.knn}: at most {n_bank} here")
+
+
 def cached(
     args: argparse.Namespace,
     data: Dataset,
@@ -154,7 +178,6 @@ def predict(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int])
     def compute(network: WideResNet) -> Arrays:
         return predictions.predict(network, data, args.batch_size)
 
-    check_one_recipe(args, data, cell, ids)
     predicted = [
         cached(args, data, cell, i, paths.predictions(args.pies, cell, i), compute)
         for i in tqdm(ids, desc=f"{cell}: predictions", unit="network", disable=None)

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
-from common import paths
+from common import paths, runtime
 from common.analysis import pie, probes, summary
 from common.analysis.predictions import Population
+from common.data import augment
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
 from common.experiments import population
 from common.figures import plots
+from common.learning.methods import classification_views
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, Failure
 
-# The two targets a probe can be asked to agree with, and their metrics in the summary. With the
-# label, a misclassified image has nearly the largest depth by construction, and so have many PIEs.
-METRICS = {"prediction": "prediction_depth", "label": "prediction_depth_label"}
+# The two targets a probe can be asked to agree with, the released variant, and their metrics in the
+# summary. With the label, a misclassified image has nearly the largest depth by construction, and
+# so have many PIEs.
+METRICS = {
+    "prediction": "prediction_depth",
+    "label": "prediction_depth_label",
+    "released": "prediction_depth_released",
+}
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure the first networks of the dense population and of every pruned one that is there."""
     data = population.open_study(args)
-    if args.knn > len(data.train):
-        raise Failure(
-            EXIT_ARGUMENTS,
-            f"argument --knn: {args.knn}: at most the {len(data.train)} training images",
-        )
+    population.check_knn(args, len(data.train))
     dense_cell = paths.dense_cell(args.learner)
-    dense = population.predict(args, data, dense_cell, population.ids_present(args, dense_cell))
-    for cell, ids in population.pruned_cells(args, dense.ids).items():
+    dense_ids = population.ids_present(args, dense_cell)
+    cells = population.pruned_cells(args, dense_ids)
+    population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
+    dense = population.predict(args, data, dense_cell, dense_ids)
+    for cell, ids in cells.items():
         paired = dense.select(ids)
         pruned = population.predict(args, data, cell, ids)
         is_pie = pie.find_pies(paired.labels, pruned.labels, data.n_classes)
@@ -43,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             which: probe(args, data, networks.select(measured))
             for which, networks in (("dense", paired), ("pruned", pruned))
         }
-        summary.replace(args.pies, rows(cell, probed, is_pie, measured, data))
+        summary.replace(args.pies, rows(cell, probed, is_pie, measured, data), all_groups=True)
         draw(args, data, cell, probed, is_pie, paired.select(measured), pruned.select(measured))
     print(summary.format_table(args.pies, args.learner))
     print(summary.format_groups(args.pies, args.learner, METRICS[args.pd_target]))
@@ -51,36 +59,49 @@ def run(args: argparse.Namespace) -> int:
 
 
 def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arrays:
-    """Depths of N images in K networks for either target, and the accuracy of each probe:
-    `prediction` [K,N], `label` [K,N], `accuracy` [K,L]."""
+    """Depths of N images in K networks by either target and as released, and the accuracy of each
+    probe: `prediction`, `label`, `released` [K,N], `accuracy` [K,L]."""
     cell, label = networks.cell, data.test.labels.cpu().numpy()
 
-    def compute(network: WideResNet) -> Arrays:
-        bank, queries = (
-            evaluation.probe_embeddings(network, data, split, args.batch_size)
-            for split in (data.train, data.test)
+    def compute(network: WideResNet, network_id: int) -> Arrays:
+        run = partial(evaluation.outputs, network, data, batch_size=args.batch_size, probes=True)
+        bank = run(split=data.train, view=bank_view(args, cell, network_id))
+        layers = zip(
+            evaluation.probe_embeddings(bank),
+            evaluation.probe_embeddings(run(split=data.test)),
+            strict=True,
         )
         bank_labels = data.train.labels.cpu().numpy()
-        layers = [
-            probes.knn_predict(b, bank_labels, q, args.knn, data.n_classes)
-            for b, q in zip(bank, queries, strict=True)
+        predicted = [
+            probes.knn_predict(embedding, bank_labels, queries, args.knn, data.n_classes)
+            for embedding, queries in layers
         ]
-        return {"probe_labels": np.stack(layers).astype(np.int16)}
+        return {"probe_labels": np.stack(predicted).astype(np.int16)}
 
-    found = [
-        population.cached(
-            args, data, cell, network_id,
-            paths.probe_predictions(args.pies, cell, network_id), compute, f"knn {args.knn}",
-        )["probe_labels"]
-        for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None)
-    ]  # fmt: skip
+    key = f"knn {args.knn} bank {args.pd_bank} seed {args.seed}"
+    found = []
+    for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None):
+        path = paths.probe_predictions(args.pies, cell, network_id)
+        compute_this = partial(compute, network_id=network_id)
+        made = population.cached(args, data, cell, network_id, path, compute_this, key)
+        found.append(made["probe_labels"])
     return {
         "prediction": np.stack(
             [probes.prediction_depth(*pair) for pair in zip(found, networks.labels, strict=True)]
         ),
         "label": np.stack([probes.prediction_depth(layers, label) for layers in found]),
+        "released": np.stack([probes.released_depth(layers, label) for layers in found]),
         "accuracy": np.stack([(layers == label).mean(axis=1) for layers in found]),
     }
+
+
+def bank_view(args: argparse.Namespace, cell: Cell, network_id: int) -> Callable[[Tensor], Tensor]:
+    """How the training images among which probes look for neighbours are shown to the network."""
+    if args.pd_bank == "clean":
+        return lambda images: images.float() / 255
+    views = classification_views(args.recipe)
+    draws = runtime.generator(args.seed, network_id, str(cell), "bank")
+    return lambda images: augment.augment(images, views, draws)
 
 
 def rows(

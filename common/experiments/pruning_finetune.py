@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common import paths, runtime
 from common.analysis import summary
 from common.data.datasets import Dataset
-from common.experiments import making, population
+from common.experiments import making, plan, population
 from common.learning import methods, pruning, resumable
 from common.model import checkpoints, wide_resnet
 from common.options import ARCHITECTURE
@@ -22,10 +22,12 @@ INHERITED = (*ARCHITECTURE, "method", "projection_head")
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing."""
+    cells = [Cell(args.learner, "global", sparsity) for sparsity in args.pruning_percentages]
+    if args.dry_run:
+        return plan.finetuning(args, cells)
     data = population.open_study(args)
     making.check_batch_sizes(args, data)
     ids = population.ids_present(args, paths.dense_cell(args.learner))
-    cells = [Cell(args.learner, "global", sparsity) for sparsity in args.pruning_percentages]
     configs = {
         cell: {network_id: config(args, data, cell, network_id) for network_id in ids}
         for cell in cells

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common import paths, runtime
 from common.analysis import summary
 from common.data.datasets import Dataset
-from common.experiments import making, population
+from common.experiments import making, plan, population
 from common.learning import resumable
 from common.learning.methods import METHODS
 from common.options import SCHEDULE_FLAGS
@@ -19,6 +19,8 @@ from common.paths import Cell
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, train the networks of the population that are missing."""
+    if args.dry_run:
+        return plan.training(args, {cell: recipe(args, cell) for cell in cells(args)})
     data = population.open_study(args)
     making.check_batch_sizes(args, data)
     method = METHODS[args.learner]
@@ -57,12 +59,17 @@ def cells(args: argparse.Namespace) -> list[Cell]:
 
 def config(args: argparse.Namespace, data: Dataset, cell: Cell) -> dict[str, Any]:
     """Everything that defines the networks of a cell but their ids."""
-    recipe = {
+    return population.data_config(data) | recipe(args, cell)
+
+
+def recipe(args: argparse.Namespace, cell: Cell) -> dict[str, Any]:
+    """The cell and the flags that matter to it: dense networks have no pruning schedule."""
+    flags = {
         name: value
         for name, value in args.recipe.items()
         if cell.sparsity or name not in SCHEDULE_FLAGS
     }
-    return cell._asdict() | population.data_config(data) | recipe
+    return cell._asdict() | flags
 
 
 def check_schedule(args: argparse.Namespace, data: Dataset, config: dict[str, Any]) -> None:

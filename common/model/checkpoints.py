@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from common import paths
+from common.model import released
 from common.model.wide_resnet import ProjectionHead, WideResNet
 from common.paths import Cell
 from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, replace_file
@@ -129,7 +130,7 @@ def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str
     of it. Raises Failure(EXIT_CHECKPOINT) if a file is damaged or says that it is another one."""
     files = list(paths.checkpoints(models, cell, network_id).values())
     if not all(path.exists() for path in files):
-        return None
+        return _read_released(models, cell, network_id)
     parts = {path: read(path) for path in files}
     asked = {**cell._asdict(), "network_id": network_id}
     for path, contents in parts.items():
@@ -139,6 +140,14 @@ def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str
     if len(parts) == 2 and parts[files[1]].get("encoder") != parts[files[0]]["digest"]:
         return None
     return parts
+
+
+def _read_released(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str, Any]] | None:
+    files = released.find(models, cell, network_id)
+    if files is None:
+        return None
+    parts = released.read_parts(files, cell, network_id)
+    return {path: contents | {"digest": _digest(contents)} for path, contents in parts.items()}
 
 
 def _projection(state: dict[str, Tensor] | None) -> ProjectionHead | None:

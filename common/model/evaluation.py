@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ def outputs(
     split: Split,
     batch_size: int = BATCH_SIZE,
     probes: bool = False,
+    view: Callable[[Tensor], Tensor] = lambda images: images.float() / 255,
 ) -> Iterator[Output]:
-    """The network's Output for each batch of the split, in order."""
+    """The network's Output for each batch of the split, in order. `view` makes of uint8 images
+    the float32 ones in [0, 1] that the network sees: as they are, or augmented."""
     was_training = network.training
     network.eval()
     for start in range(0, len(split), batch_size):
-        images = data.normalise(split.images[start : start + batch_size].float() / 255)
+        images = data.normalise(view(split.images[start : start + batch_size]))
         yield network(images.contiguous(memory_format=torch.channels_last), probes=probes)
     network.train(was_training)
 
@@ -49,9 +51,7 @@ def classify(
     return np.concatenate(labels), np.concatenate(embeddings)
 
 
-def probe_embeddings(
-    network: WideResNet, data: Dataset, split: Split, batch_size: int = BATCH_SIZE
-) -> list[Tensor]:
-    """The probes, L x [N,D_l], and the predicted labels are in `classify`'s order."""
-    batches = [output.probes for output in outputs(network, data, split, batch_size, probes=True)]
-    return [torch.cat(layer) for layer in zip(*batches, strict=True)]
+def probe_embeddings(batches: Iterator[Output]) -> list[Tensor]:
+    """The probes of all batches of `outputs(…, probes=True)`, L x [N,D_l]."""
+    layers = zip(*(output.probes for output in batches), strict=True)
+    return [torch.cat(layer) for layer in layers]

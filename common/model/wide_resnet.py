@@ -22,6 +22,12 @@ class Output(NamedTuple):
     probes: tuple[Tensor, ...] = ()  # L x [B,D_l], in the network's order
 
 
+def pool(maps: Tensor) -> Tensor:
+    """[B,C,H,W] -> [B,C], the mean over space. Not AdaptiveAvgPool2d, whose backward is not
+    deterministic on CUDA."""
+    return maps.mean((2, 3))
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions, each after batch norm and ReLU, beside a shortcut."""
 
@@ -36,14 +42,15 @@ class Block(nn.Module):
             nn.Conv2d(n_in, n_out, 1, stride, bias=False) if n_in != n_out else None
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The residual sum, and the block's two inner probe points before pooling."""
-        activated = F.relu(self.bn1(x))
-        inner = F.relu(self.bn2(self.conv1(activated)))
+    def forward(self, x: Tensor, probes: list[Tensor] | None = None) -> Tensor:
+        """The residual sum; appends the block's two inner probes, averaged over space."""
+        activated = F.relu(self.bn1(x), inplace=True)  # batch norm keeps its input, not its output
+        inner = F.relu(self.bn2(self.conv1(activated)), inplace=True)
         dropped = F.dropout(inner, self.dropout, self.training) if self.dropout else inner
         outer = self.conv2(dropped)
-        shortcut = x if self.convShortcut is None else self.convShortcut(activated)
-        return shortcut + outer, inner, outer
+        if probes is not None:
+            probes += [pool(inner), pool(outer)]
+        return outer + (x if self.convShortcut is None else self.convShortcut(activated))
 
 
 class Group(nn.Module):
@@ -55,13 +62,13 @@ class Group(nn.Module):
             Block(n_out if i else n_in, n_out, 1 if i else stride, dropout) for i in range(n_blocks)
         )
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The last residual sum; probe points: two of each block, and that sum."""
-        points = []
+    def forward(self, x: Tensor, probes: list[Tensor] | None = None) -> Tensor:
+        """The last residual sum; appends two probes of each block, and that of the sum."""
         for block in self.layer:
-            x, inner, outer = block(x)
-            points += [inner, outer]
-        return x, [*points, x]
+            x = block(x, probes)
+        if probes is not None:
+            probes.append(pool(x))
+        return x
 
 
 class WideResNet(nn.Module):
@@ -98,14 +105,11 @@ class WideResNet(nn.Module):
         """images [B,3,H,H], normalised. Probes (16 at depth 16) are averaged over space: the first
         convolution; in each block relu(bn2(conv1)) and conv2; each group's residual sum."""
         x = self.conv1(images)
-        points = [x]
+        collected = [pool(x)] if probes else None
         for group in (self.block1, self.block2, self.block3):
-            x, group_points = group(x)
-            points += group_points
-        # mean() rather than AdaptiveAvgPool2d, whose backward is not deterministic on CUDA
-        embedding = F.relu(self.bn1(x)).mean((2, 3))
-        pooled = tuple(point.mean((2, 3)) for point in points) if probes else ()
-        return Output(self.fc(embedding), embedding, pooled)
+            x = group(x, collected)
+        embedding = pool(F.relu(self.bn1(x), inplace=True))
+        return Output(self.fc(embedding), embedding, tuple(collected or ()))
 
 
 class ProjectionHead(nn.Module):

@@ -1,0 +1,140 @@
+"""Networks saved by the released code of arXiv 2207.00200, read as if this project had made them.
+
+Their files hold bare state dicts; everything else is told by their names and shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import paths
+from common.model import wide_resnet
+from common.model.wide_resnet import WideResNet
+from common.paths import Cell
+from common.runtime import EXIT_CHECKPOINT, Failure
+
+State = dict[str, Tensor]
+# What wraps the names of our parameters: wrappers of torch, and the released modules.
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|base|encoder)\.)+")
+
+
+def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path, dict[str, Any]]:
+    """The contents of released files, in the form that `checkpoints.read_parts` gives.
+
+    Raises Failure(EXIT_CHECKPOINT), naming file and keys, for a file that is damaged or does not
+    hold exactly one Wide ResNet.
+    """
+    path = next(iter(files.values()))
+    if cell.learner == "SupCon":
+        encoder = _plain_names(_part(files["encoder"], "model"))
+        state = {name: tensor for name, tensor in encoder.items() if not name.startswith("head.")}
+        projection = {name: tensor for name, tensor in encoder.items() if name.startswith("head.")}
+        state |= _plain_names(_part(files["head"], "head"))
+    else:
+        state, projection = _plain_names(_load(path)), {}
+    architecture = _architecture(path, state)
+    model = _fit(path, state, architecture)
+    weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**architecture))}
+    zeros = sum(int((weight == 0).sum()) for weight in weights.values())
+    total = sum(weight.numel() for weight in weights.values())
+    config = cell._asdict() | {
+        "released": True,
+        "released_quirks": True,  # its normalisation
+        "dataset": None,  # not told
+        "train_images": None,
+        "limit": None,
+        "n_classes": architecture["n_classes"],
+        "model_depth": architecture["depth"],
+        "widen_factor": architecture["widen_factor"],
+        "dropout": architecture["dropout"],
+    }
+    contents = {
+        "network_id": network_id,
+        "architecture": architecture,
+        "model": model,
+        "masks": {name: weight != 0 for name, weight in weights.items()} if cell.sparsity else {},
+        "projection": projection,
+        "config": config,
+        "results": {"sparsity_reached": zeros / total},
+    }
+    return {path: contents}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises one of a dozen kinds
+        raise Failure(EXIT_CHECKPOINT, f"{path}: damaged, or not a checkpoint") from error
+    if not isinstance(contents, dict):
+        raise Failure(EXIT_CHECKPOINT, f"{path}: holds no state dict")
+    return contents
+
+
+def _part(path: Path, key: str) -> dict[str, Any]:
+    contents = _load(path)
+    if not isinstance(contents.get(key), dict):
+        raise Failure(EXIT_CHECKPOINT, f"{path}: has no {key!r}, but {sorted(contents)[:3]}")
+    return contents[key]
+
+
+def _plain_names(state: dict[str, Any]) -> State:
+    """Without wrappers' prefixes, and with torch's pruning pairs folded into plain weights."""
+    plain = {_WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
+    for name in [name for name in plain if name.endswith("_orig")]:
+        stem = name.removesuffix("_orig")
+        if f"{stem}_mask" in plain:
+            plain[stem] = plain.pop(name) * plain.pop(f"{stem}_mask")
+    return plain
+
+
+def _architecture(path: Path, state: State) -> dict[str, Any]:
+    blocks = {name.split(".")[2] for name in state if name.startswith("block1.layer.")}
+    try:
+        return {
+            "depth": 6 * len(blocks) + 4,
+            "widen_factor": len(state["block1.layer.0.conv1.weight"]) // 16,
+            "n_classes": len(state["fc.weight"]),
+            "dropout": 0.0,  # changes nothing once a network is trained
+        }
+    except (KeyError, TypeError) as error:
+        raise Failure(EXIT_CHECKPOINT, f"{path}: has no parameter {error}") from error
+
+
+def _fit(path: Path, state: State, architecture: dict[str, Any]) -> State:
+    """The state in the order of our network, after checking names, shapes and values."""
+    with torch.random.fork_rng(devices=[]):
+        expected = WideResNet(**architecture).state_dict()
+    # Counters of batch norm that old versions of torch did not save; nothing here reads them.
+    counters = {name: t for name, t in expected.items() if name.endswith("num_batches_tracked")}
+    state = counters | state
+    for what, names in (
+        ("lacks", [name for name in expected if name not in state]),
+        ("has unknown", [name for name in state if name not in expected]),
+        (
+            "has another shape or non-finite values in",
+            [
+                name
+                for name in expected
+                if name in state
+                and (state[name].shape != expected[name].shape or not state[name].isfinite().all())
+            ],
+        ),
+    ):
+        if names:
+            raise Failure(EXIT_CHECKPOINT, f"{path}: {what} {', '.join(names[:3])} …")
+    return {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
+
+
+def find(models: Path, cell: Cell, network_id: int) -> dict[str, Path] | None:
+    """The released files of a network, None if there are none. Raises Failure(EXIT_CHECKPOINT)
+    if there are several (of other epochs, say)."""
+    found = paths.released_networks(models).get((cell, network_id), [])
+    if len(found) > 1:
+        names = ", ".join(next(iter(files.values())).name for files in found)
+        raise Failure(EXIT_CHECKPOINT, f"{models.parent}: several networks are {cell}: {names}")
+    return found[0] if found else None
