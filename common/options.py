@@ -108,6 +108,26 @@ def pie_detection(description: str, learner: str) -> Parser:
         help="the network that is mapped (default: the first of the population)",
     )
     parser.add_argument(
+        "--resamples",
+        type=_integer(100, 10**6),
+        default=1000,
+        metavar="N",
+        help="random halves of the networks behind the interval of a PIE count (default: 1000)",
+    )
+    parser.add_argument(
+        "--permutations",
+        type=_integer(100, 10**6),
+        default=1000,
+        metavar="N",
+        help="random exchanges of dense and pruned networks behind the null (default: 1000)",
+    )
+    parser.add_argument(
+        "--null_index_start",
+        type=_integer(0, 10**6),
+        metavar="ID",
+        help="first id of more dense networks, for PIEs of dense against dense (default: none)",
+    )
+    parser.add_argument(
         "--plot_q_score", action="store_true", help="draw Q-Score, Z-Score and L1 norm by example"
     )
     return parser

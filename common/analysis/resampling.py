@@ -135,7 +135,7 @@ def _count_subsets(
 def _count_many(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
 ) -> np.ndarray:
-    """PIE counts [R] between the populations first[r] and second[r], bool [R,K], of labels [K,N]."""
+    """PIE counts [R] between populations first[r] and second[r], bool [R,K], of labels [K,N]."""
     # An image on which all networks agree is a PIE of no two populations.
     labels = labels[:, (labels != labels[0]).any(axis=0)]
     if labels.size == 0:

@@ -116,19 +116,26 @@ def format_table(pies: Path, learner: str) -> str:
     found = _by_cell(pies, learner)
     dense = _percent(found.get((paths.DENSE, format_sparsity(0)), {}))
     lines = [
-        ("learner", "pruning", "sparsity", "networks", "dense top-1 %", "pruned top-1 %", "PIEs")
-    ]
+        ("learner", "pruning", "sparsity", "networks", "dense top-1 %", "pruned top-1 %",
+         "PIEs [95 %]", "by chance [95 %]", "p")
+    ]  # fmt: skip
     for (pruning_method, sparsity), numbers in found.items():
-        top1, n_pies = numbers.get(("top1", "all")), numbers.get(("n_pies", "all"))
+        top1, p_value = numbers.get(("top1", "all")), numbers.get(("pie_p_value", "all"))
+        n_models = str(top1.n_models) if top1 else "-"
+        if pruning_method == paths.DENSE:
+            lines.append((learner, pruning_method, sparsity, n_models, dense, "", "", "", ""))
+            continue
         lines.append(
             (
                 learner,
                 pruning_method,
                 sparsity,
-                str(top1.n_models) if top1 else "-",
+                n_models,
                 dense,
-                "" if pruning_method == paths.DENSE else _percent(numbers),
-                f"{n_pies.value:.0f} of {n_pies.n_examples}" if n_pies else "-",
+                _percent(numbers),
+                _count(numbers.get(("n_pies", "all"))),
+                _count(numbers.get(("n_pies_null", "all"))),
+                f"{p_value.value:.3f}" if p_value else "-",
             )
         )
     return _align(lines)
@@ -166,6 +173,13 @@ def _percent(numbers: Numbers) -> str:
     if mean is None:
         return "-"
     return f"{100 * mean.value:.2f}" + (f" ± {100 * sd.value:.2f}" if sd else "")
+
+
+def _count(line: Row | None) -> str:
+    if line is None:
+        return "-"
+    interval = "" if line.ci_low is None else f" [{line.ci_low:.0f}, {line.ci_high:.0f}]"
+    return f"{line.value:.0f} of {line.n_examples}{interval}"
 
 
 def _align(lines: list[tuple[str, ...]]) -> str:

@@ -11,19 +11,18 @@ import numpy as np
 from common import paths
 from common.analysis import pie, probes, summary
 from common.analysis.predictions import Population
-from common.analysis.q_score import low_score_detects
 from common.data import arrays
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import population
+from common.experiments import pie_rows, population
 from common.figures import embedding, plots
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, Failure, replace_file
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, replace_file
 
-# The scores of predictions.Population: metric in the summary, name in the figures' files.
-SCORES = {"q": ("q_score", "Q-SCORE"), "z": ("z_score", "Z-SCORE"), "l1": ("l1_norm", "L1_NORM")}
+# The scores of predictions.Population by their name in the figures' files.
+SCORE_NAMES = {"q": "Q-SCORE", "z": "Z-SCORE", "l1": "L1_NORM"}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,16 +34,21 @@ def run(args: argparse.Namespace) -> int:
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     check_flags(args, data, dense_ids)
     dense = population.predict(args, data, dense_cell, dense_ids)
-    summary.replace(args.pies, rows_of_population(dense, data), all_groups=True)
+    summary.replace(args.pies, pie_rows.of_population(dense, data), all_groups=True)
+    if args.null_index_start is not None:
+        null_with_dense(args, data, dense)
     found = {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
         pruned = population.predict(args, data, cell, ids)
         found[cell] = compare(cell, paired, pruned, data)
+        are_pairs = population.come_from(args, data, cell, ids)
+        rows, null = pie_rows.of_chance(args, paired, pruned, are_pairs, data.n_classes)
+        found[cell]["null_counts"] = null
         plots.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found[cell])
         write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
-        rows = rows_of_population(pruned, data)
-        rows += rows_of_pies(cell, found[cell], paired, pruned, data)
+        rows += pie_rows.of_population(pruned, data)
+        rows += pie_rows.of_pies(cell, found[cell], paired, pruned, data)
         summary.replace(args.pies, rows, all_groups=True)
         if args.plot_q_score:
             draw_scores(args.pies, cell, found[cell], paired, pruned)
@@ -65,6 +69,24 @@ def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -
         population.check_knn(args, len(data.test) - 1)
 
 
+def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) -> None:
+    """Count PIEs of the dense population against as many dense networks with other ids."""
+    present = paths.networks_present(args.models).get(dense.cell, set())
+    start = args.null_index_start
+    others = [i for i in range(start, start + len(dense.ids)) if i in present - set(dense.ids)]
+    if len(others) < len(dense.ids):
+        raise Failure(
+            EXIT_CHECKPOINT,
+            f"argument --null_index_start: {start}: {len(others)} of {len(dense.ids)} more dense "
+            f"networks are there; make them with: python {paths.training_script(args.learner)} "
+            f"--dataset {args.dataset} --index_start {start} --models_number {len(dense.ids)}",
+        )
+    population.check_recipes(args, data, {dense.cell: [*dense.ids, *others]})
+    second = population.predict(args, data, dense.cell, others)
+    rows = pie_rows.of_dense_null(dense, second, data.n_classes)
+    summary.replace(args.pies, rows)
+
+
 def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:
     """The PIEs of a cell, and the votes that make them."""
     modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
@@ -77,87 +99,6 @@ def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) ->
         "votes_pruned": pie.count_votes(pruned.labels, data.n_classes),
         "classes": np.array(data.classes),
     }
-
-
-def rows_of_population(networks: Population, data: Dataset) -> list[summary.Row]:
-    """Accuracy over all images and by class, and the Q-Scores, of one population."""
-    target = data.test.labels.cpu().numpy()
-    correct = networks.labels == target
-    groups = {"all": np.ones(len(target), dtype=bool)}
-    groups |= {name: target == c for c, name in enumerate(data.classes)}
-    rows = []
-    for group, members in groups.items():
-        rows += population.mean_rows(
-            networks.cell, "top1", correct[:, members].mean(axis=1), int(members.sum()), group
-        )
-    for field, (metric, _) in SCORES.items():
-        rows += score_rows(networks.cell, metric, getattr(networks, field), "all", groups["all"])
-    rows += detection_rows(networks.cell, "misclassified", networks.q, ~correct)
-    undefined = np.isnan(networks.q).mean(axis=1)
-    rows += population.mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
-    return rows
-
-
-def score_rows(
-    cell: Cell, metric: str, score: np.ndarray, group: str, members: np.ndarray
-) -> list[summary.Row]:
-    """The mean over networks of each network's mean score [K,N] over a group of images; undefined
-    scores are left out of it. No rows for a group without any."""
-    values = score[:, members].astype(np.float64)
-    defined = ~np.isnan(values).all(axis=1)
-    if not defined.any():
-        return []
-    means = np.nanmean(values[defined], axis=1)
-    return population.mean_rows(cell, metric, means, int(members.sum()), group)
-
-
-def detection_rows(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> list[summary.Row]:
-    """How well a low Q-Score of a network [K,N] tells which images are positive [K,N] or [N]."""
-    positive = np.broadcast_to(positive, q.shape)
-    found = [low_score_detects(*pair) for pair in zip(q, positive, strict=True)]
-    found = [detection for detection in found if detection is not None]
-    if not found:
-        return []
-    auroc, precision = np.array(found).T
-    n_examples = q.shape[1]
-    return population.mean_rows(
-        cell, f"q_score_auroc_{what}", auroc, n_examples
-    ) + population.mean_rows(cell, f"q_score_ap_{what}", precision, n_examples)
-
-
-def rows_of_pies(
-    cell: Cell, found: Arrays, dense: Population, pruned: Population, data: Dataset
-) -> list[summary.Row]:
-    """Counts, direction and ties of the PIEs; accuracy and scores on them and on the rest."""
-    label, is_pie = found["label"], found["is_pie"]
-    n_models, n_examples = len(pruned.ids), len(label)
-
-    def count(metric: str, value: int, group: str = "all") -> summary.Row:
-        members = n_examples if group == "all" else int((label == data.classes.index(group)).sum())
-        return summary.row(cell, metric, value, n_models, members, group)
-
-    rows = [count("n_pies", is_pie.sum())]
-    rows += [
-        count("n_pies", (is_pie & (label == c)).sum(), name) for c, name in enumerate(data.classes)
-    ]
-    ways = pie.directions(found["modal_dense"], found["modal_pruned"], label)
-    rows += [count(f"n_pies_{way}", n) for way, n in ways._asdict().items()]
-    tied = pie.is_tied(found["votes_dense"]) | pie.is_tied(found["votes_pruned"])
-    rows.append(count("n_tied", tied.sum()))
-    other_rule = pie.find_pies(dense.labels, pruned.labels, data.n_classes, ties="highest")
-    rows.append(count("n_pies_highest_tie", other_rule.sum()))
-    rows += detection_rows(cell, "pie", pruned.q, is_pie)
-    rows += detection_rows(cell, "pie_dense", dense.q, is_pie)
-    for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
-        if not members.any():
-            continue
-        for networks, suffix in ((pruned, ""), (dense, "_dense")):
-            correct = (networks.labels == label)[:, members].mean(axis=1)
-            rows += population.mean_rows(cell, f"top1{suffix}", correct, members.sum(), group)
-            for field, (metric, _) in SCORES.items():
-                score = getattr(networks, field)
-                rows += score_rows(cell, f"{metric}{suffix}", score, group, members)
-    return rows
 
 
 def write_table(path: Path, found: Arrays, dense: Population, pruned: Population) -> None:
@@ -189,7 +130,7 @@ def draw_scores(
     pies: Path, cell: Cell, found: Arrays, dense: Population, pruned: Population
 ) -> None:
     """Dense against pruned Q-Score, Z-Score and L1 norm of each image, as means over networks."""
-    for field, (_, name) in SCORES.items():
+    for field, name in SCORE_NAMES.items():
         shown = {
             "score": np.array(name.replace("_", " ").title()),
             "dense": dense.mean_score(field),

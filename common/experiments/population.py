@@ -144,6 +144,16 @@ def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, l
     return cells
 
 
+def come_from(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> bool:
+    """Whether every pruned network was made from the dense network of the same id."""
+    dense_cell = paths.dense_cell(cell.learner)
+    return all(
+        describe(args, data, cell, i)["config"].get("parent")
+        == describe(args, data, dense_cell, i)["digest"]
+        for i in ids
+    )
+
+
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:
     """Raises Failure(EXIT_ARGUMENTS) for more neighbours than there are images."""
     if args.knn > n_bank:

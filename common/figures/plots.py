@@ -58,27 +58,26 @@ def _describe(a: Arrays) -> str:
 def training_curves(a: Arrays) -> Figure:
     """Loss (left axis) and accuracy (right axis) by epoch, a panel for each stage."""
     stages = list(dict.fromkeys(a["stage"].tolist()))
-    figure = Figure(figsize=(4.5 * len(stages), 3.2), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(stages), 3.4), layout="constrained")
     for i, stage in enumerate(stages):
         here = a["stage"] == stage
+        epoch = a["epoch"][here]
         axes = figure.add_subplot(1, len(stages), i + 1)
-        axes.plot(a["epoch"][here], a["loss"][here], color=GREY, label="training loss")
+        handles = axes.plot(epoch, a["loss"][here], color=GREY, label="training loss")
         axes.set(xlabel="epoch", ylabel="loss", title=stage)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles = axes.get_lines()
-        if not np.isnan(a["train_accuracy"][here]).all():
-            right = axes.twinx()
-            right.spines["right"].set_visible(True)
-            right.set(ylabel="accuracy (%)")
-            for name, colour, marker in (("train", BLUE, ""), ("test", RED, "o")):
-                values = 100 * a[f"{name}_accuracy"][here]
-                known = ~np.isnan(values)
-                handles += right.plot(
-                    a["epoch"][here][known], values[known], color=colour, marker=marker,
-                    markersize=3, label=f"{name} accuracy",
-                )  # fmt: skip
-        axes.legend(handles=handles, loc="center right")
-    figure.suptitle(f"{a['network']} (1 network, {a['n_examples']} training images)", fontsize=10)
+        if np.isnan(a["train_accuracy"][here]).all():
+            continue
+        right = axes.twinx()
+        right.spines["right"].set_visible(True)
+        right.set(ylabel="accuracy (%)")
+        for name, colour, marker in (("train", BLUE, ""), ("test", RED, "o")):
+            values = 100 * a[f"{name}_accuracy"][here]
+            known = ~np.isnan(values)
+            handles += right.plot(epoch[known], values[known], color=colour, marker=marker,
+                                  markersize=3, label=f"{name} accuracy")  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.suptitle(f"{a['network']}\n1 network, {a['n_examples']} training images", fontsize=10)
     return figure
 
 
@@ -212,7 +211,7 @@ def embedding_map(a: Arrays) -> Figure:
         xy, predicted = a["xy"][i], a["predicted"][i]
         for c, name in enumerate(a["classes"]):
             axes.scatter(
-                *xy[predicted == c].T, s=10, linewidths=0, label=name,
+                *xy[predicted == c].T, s=14, linewidths=0, label=name,
                 color=CLASS_COLOURS[c % len(CLASS_COLOURS)],
                 marker=CLASS_MARKERS[(c // len(CLASS_COLOURS) + c) % len(CLASS_MARKERS)],
             )  # fmt: skip

@@ -1,0 +1,129 @@
+"""The numbers of PIE detection, as rows of the summary."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from common import runtime
+from common.analysis import pie, resampling, summary
+from common.analysis.predictions import Population
+from common.analysis.q_score import low_score_detects
+from common.data.arrays import Arrays
+from common.data.datasets import Dataset
+from common.experiments import population
+from common.paths import Cell
+
+SCORE_METRICS = {"q": "q_score", "z": "z_score", "l1": "l1_norm"}
+
+
+def of_population(networks: Population, data: Dataset) -> list[summary.Row]:
+    """Accuracy over all images and by class, and the Q-Scores, of one population."""
+    target = data.test.labels.cpu().numpy()
+    correct = networks.labels == target
+    groups = {"all": np.ones(len(target), dtype=bool)}
+    groups |= {name: target == c for c, name in enumerate(data.classes)}
+    rows = []
+    for group, members in groups.items():
+        rows += population.mean_rows(
+            networks.cell, "top1", correct[:, members].mean(axis=1), int(members.sum()), group
+        )
+    for field, metric in SCORE_METRICS.items():
+        rows += of_score(networks.cell, metric, getattr(networks, field), "all", groups["all"])
+    rows += of_detection(networks.cell, "misclassified", networks.q, ~correct)
+    undefined = np.isnan(networks.q).mean(axis=1)
+    rows += population.mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
+    return rows
+
+
+def of_score(
+    cell: Cell, metric: str, score: np.ndarray, group: str, members: np.ndarray
+) -> list[summary.Row]:
+    """The mean over networks of each network's mean score [K,N] over a group of images; undefined
+    scores are left out of it. No rows for a group without any."""
+    values = score[:, members].astype(np.float64)
+    defined = ~np.isnan(values).all(axis=1)
+    if not defined.any():
+        return []
+    means = np.nanmean(values[defined], axis=1)
+    return population.mean_rows(cell, metric, means, int(members.sum()), group)
+
+
+def of_detection(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> list[summary.Row]:
+    """How well a low Q-Score of a network [K,N] tells which images are positive [K,N] or [N]."""
+    positive = np.broadcast_to(positive, q.shape)
+    found = [low_score_detects(*pair) for pair in zip(q, positive, strict=True)]
+    found = [detection for detection in found if detection is not None]
+    if not found:
+        return []
+    auroc, precision = np.array(found).T
+    n_examples = q.shape[1]
+    return population.mean_rows(
+        cell, f"q_score_auroc_{what}", auroc, n_examples
+    ) + population.mean_rows(cell, f"q_score_ap_{what}", precision, n_examples)
+
+
+def of_chance(
+    args: argparse.Namespace, dense: Population, pruned: Population, paired: bool, n_classes: int
+) -> tuple[list[summary.Row], np.ndarray]:
+    """The number of PIEs with its interval, what exchanging networks at random would give, the
+    excess over that, and the p-value; and the null counts themselves."""
+    cell, n_examples = pruned.cell, pruned.labels.shape[1]
+    rng = np.random.default_rng(runtime.seed_from(args.seed, str(cell), "resampling"))
+    common = (dense.labels, pruned.labels, n_classes, paired)
+    null = resampling.permutation_null(*common, args.permutations, rng)
+    interval = resampling.count_interval(*common, args.resamples, rng)
+    n_pies = int(pie.find_pies(dense.labels, pruned.labels, n_classes).sum())
+    excess = None if interval is None else tuple(bound - null.mean for bound in interval)
+    rows = [
+        summary.row(cell, metric, value, len(pruned.ids), n_examples, interval=bounds)
+        for metric, value, bounds in (
+            ("n_pies", n_pies, interval),
+            ("n_pies_null", null.mean, null.interval),
+            ("n_pies_excess", n_pies - null.mean, excess),
+            ("pie_p_value", null.p_value, None),
+            ("n_pies_null_paired", paired, None),
+        )
+    ]
+    return rows, null.counts
+
+
+def of_dense_null(dense: Population, others: Population, n_classes: int) -> list[summary.Row]:
+    """PIEs between two dense populations of other seeds: the cleanest null of all."""
+    found = pie.find_pies(dense.labels, others.labels, n_classes)
+    return [summary.row(dense.cell, "n_pies_dense_null", found.sum(), len(others.ids), len(found))]
+
+
+def of_pies(
+    cell: Cell, found: Arrays, dense: Population, pruned: Population, data: Dataset
+) -> list[summary.Row]:
+    """Counts, direction and ties of the PIEs; accuracy and scores on them and on the rest."""
+    label, is_pie = found["label"], found["is_pie"]
+    n_models, n_examples = len(pruned.ids), len(label)
+
+    def count(metric: str, value: int, group: str = "all") -> summary.Row:
+        members = n_examples if group == "all" else int((label == data.classes.index(group)).sum())
+        return summary.row(cell, metric, value, n_models, members, group)
+
+    rows = [
+        count("n_pies", (is_pie & (label == c)).sum(), name) for c, name in enumerate(data.classes)
+    ]
+    ways = pie.directions(found["modal_dense"], found["modal_pruned"], label)
+    rows += [count(f"n_pies_{way}", n) for way, n in ways._asdict().items()]
+    tied = pie.is_tied(found["votes_dense"]) | pie.is_tied(found["votes_pruned"])
+    rows.append(count("n_tied", tied.sum()))
+    other_rule = pie.find_pies(dense.labels, pruned.labels, data.n_classes, ties="highest")
+    rows.append(count("n_pies_highest_tie", other_rule.sum()))
+    rows += of_detection(cell, "pie", pruned.q, is_pie)
+    rows += of_detection(cell, "pie_dense", dense.q, is_pie)
+    for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
+        if not members.any():
+            continue
+        for networks, suffix in ((pruned, ""), (dense, "_dense")):
+            correct = (networks.labels == label)[:, members].mean(axis=1)
+            rows += population.mean_rows(cell, f"top1{suffix}", correct, members.sum(), group)
+            for field, metric in SCORE_METRICS.items():
+                score = getattr(networks, field)
+                rows += of_score(cell, f"{metric}{suffix}", score, group, members)
+    return rows
