@@ -141,7 +141,7 @@ def check_sparsity(weights: dict[str, Tensor], masks: dict[str, Tensor], sparsit
 
 def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_images: int) -> None:
     """Loss and accuracy by epoch. The network is stored by now: no figure can cost a result."""
-    from common.figures import plots
+    from common.figures import plots, style
 
     path = paths.curves(pies, cell, network_id)
     curves = {
@@ -150,7 +150,7 @@ def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_im
     }
     named = {"network": np.array(path.stem), "n_examples": np.array(n_images)}
     try:
-        plots.keep(path, plots.training_curves, curves | named)
+        style.keep(path, plots.training_curves, curves | named)
     except Exception as error:
         tqdm.write(f"figure not drawn: {path}: {error}")
 

@@ -15,7 +15,7 @@ from common.data import arrays
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
 from common.experiments import pie_rows, population
-from common.figures import embedding, plots
+from common.figures import embedding, plots, style
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
 from common.paths import Cell
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         are_pairs = population.come_from(args, data, cell, ids)
         rows, null = pie_rows.of_chance(args, paired, pruned, are_pairs, data.n_classes)
         found[cell]["null_counts"] = null
-        plots.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found[cell])
+        style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found[cell])
         write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
         rows += pie_rows.of_population(pruned, data)
         rows += pie_rows.of_pies(cell, found[cell], paired, pruned, data)
@@ -137,7 +137,7 @@ def draw_scores(
             "pruned": pruned.mean_score(field),
         }
         heading = {key: found[key] for key in (*population.HEADING, "is_pie")}
-        plots.keep(paths.q_score(pies, cell, name), plots.score_scatter, heading | shown)
+        style.keep(paths.q_score(pies, cell, name), plots.score_scatter, heading | shown)
 
 
 def compare_learners(pies: Path, cell: Cell) -> None:
@@ -160,7 +160,7 @@ def compare_learners(pies: Path, cell: Cell) -> None:
         ("disagreement", plots.disagreement, differ),
     ):
         path = paths.learner_comparison(pies, kind, cell.pruning_method, cell.sparsity)
-        plots.keep(path, draw, heading | shown)
+        style.keep(path, draw, heading | shown)
 
 
 def draw_umaps(
@@ -226,4 +226,4 @@ def draw_umap(
         "classes": np.array(data.classes),
         "n_examples": np.array(len(data.test)),
     }
-    plots.keep(paths.umap(args.pies, cell), plots.embedding_map, shown)
+    style.keep(paths.umap(args.pies, cell), plots.embedding_map, shown)

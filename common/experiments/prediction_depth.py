@@ -17,7 +17,7 @@ from common.data import augment
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
 from common.experiments import population
-from common.figures import plots
+from common.figures import plots, style
 from common.learning.methods import classification_views
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
@@ -147,8 +147,8 @@ def draw(
         kind: paths.prediction_depth(args.pies, cell, args.knn, kind)
         for kind in ("PIEs", "Q-SCORE", "probe_accuracy")
     }
-    plots.keep(path["PIEs"], plots.depth_scatter, heading | depth)
-    plots.keep(
+    style.keep(path["PIEs"], plots.depth_scatter, heading | depth)
+    style.keep(
         path["Q-SCORE"],
         plots.depth_against_q,
         heading
@@ -156,4 +156,4 @@ def draw(
         | {"q_dense": dense.mean_score("q"), "q_pruned": pruned.mean_score("q")},
     )
     accuracy = {f"accuracy_{which}": found["accuracy"] for which, found in probed.items()}
-    plots.keep(path["probe_accuracy"], plots.probe_accuracy, heading | accuracy)
+    style.keep(path["probe_accuracy"], plots.probe_accuracy, heading | accuracy)

@@ -1,58 +1,27 @@
-"""The figures. Each function draws one from the arrays that `keep` stores beside it, so that it
-can be redrawn from them alone: `plots.score_scatter(arrays.load(path.with_suffix(".npz")))`."""
+"""The figures of one cell. Each function draws one from the arrays that `style.keep` stores beside
+it, so that it can be redrawn from them alone: `plots.score_scatter(arrays.load("….npz"))`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from common.data import arrays
 from common.data.arrays import Arrays
-from common.runtime import replace_file
-
-# Okabe & Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#7F7F7F"
-CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#000000", "#882255")
-CLASS_MARKERS = "osD^vPX<>*"
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-    "pdf.fonttype": 42,
-}
-
-
-def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None:
-    """Store the arrays of a figure, then draw it; neither is touched if nothing has changed."""
-    stored = path.with_suffix(".npz")
-    if path.exists() and stored.exists() and arrays.same(arrays.load(stored), contents):
-        return
-    arrays.save(stored, contents)
-    with rc_context(STYLE):
-        figure = draw(contents)
-        replace_file(path, lambda temporary: figure.savefig(temporary), lambda temporary: None)
-
-
-def _axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _describe(a: Arrays) -> str:
-    """`SupCon, global pruning, sparsity 0.95 (10 networks, 500 images)`."""
-    pruning = str(a["pruning_method"]).replace("_", " ")
-    what = "dense" if pruning == "dense" else f"{pruning} pruning, sparsity {a['sparsity']}"
-    return f"{a['learner']}, {what}\n{a['n_models']} networks, {a['n_examples']} test images"
+from common.figures.style import (
+    BLUE,
+    CLASS_COLOURS,
+    CLASS_MARKERS,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    class_ticks,
+    describe,
+    legend_below,
+    new_axes,
+)
 
 
 def training_curves(a: Arrays) -> Figure:
@@ -84,29 +53,22 @@ def training_curves(a: Arrays) -> Figure:
 def pies_by_class(a: Arrays) -> Figure:
     """How many test images of each class are PIEs."""
     counts = np.bincount(a["label"][a["is_pie"]], minlength=len(a["classes"]))
-    figure, axes = _axes(5.5)
-    _class_bars(axes, a["classes"])
+    figure, axes = new_axes(5.5)
+    class_ticks(axes, a["classes"])
     bars = axes.bar(range(len(counts)), counts, color=RED, label=f"PIEs ({counts.sum()})")
     axes.bar_label(bars, fontsize=8)
-    axes.set(ylabel="PIEs (images)", title=_describe(a))
+    axes.set(ylabel="PIEs (images)", title=describe(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 
 
-def _class_bars(axes: Axes, classes: np.ndarray) -> None:
-    long_names = max(map(len, classes)) > 2
-    axes.set_xticks(range(len(classes)), classes, rotation=45 if long_names else 0,
-                    ha="right" if long_names else "center")  # fmt: skip
-    axes.set(xlabel="true class")
-
-
 def common_pies(a: Arrays) -> Figure:
     """PIEs of each learner by class: those common to both solid, those unique to it faint."""
     learners = a["learners"].tolist()
-    figure, axes = _axes(6.5)
+    figure, axes = new_axes(6.5)
     classes = a["classes"]
-    _class_bars(axes, classes)
+    class_ticks(axes, classes)
     common = a["is_pie"].all(axis=0)
     width = 0.8 / len(learners)
     for i, (learner, colour) in enumerate(zip(learners, (BLUE, RED), strict=True)):
@@ -116,7 +78,7 @@ def common_pies(a: Arrays) -> Figure:
         axes.bar(x, shared, width, color=colour, label=f"{learner}, common ({shared.sum()})")
         axes.bar(x, unique, width, bottom=shared, color=colour, alpha=0.35,
                  label=f"{learner}, unique ({unique.sum()})")  # fmt: skip
-    axes.set(ylabel="PIEs (images)", title=_describe(a))
+    axes.set(ylabel="PIEs (images)", title=describe(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(ncols=2)
     return figure
@@ -124,14 +86,14 @@ def common_pies(a: Arrays) -> Figure:
 
 def disagreement(a: Arrays) -> Figure:
     """Images on which the modal labels of the two learners differ, by class, dense and pruned."""
-    figure, axes = _axes(6.5)
+    figure, axes = new_axes(6.5)
     classes = a["classes"]
-    _class_bars(axes, classes)
+    class_ticks(axes, classes)
     for i, (name, colour) in enumerate((("dense", GREY), ("pruned", ORANGE))):
         counts = np.bincount(a["label"][a[f"differ_{name}"]], minlength=len(classes))
         x = np.arange(len(classes)) + (i - 0.5) * 0.4
         axes.bar(x, counts, 0.4, color=colour, label=f"{name} ({counts.sum()})")
-    axes.set(ylabel="images with two modal labels", title=_describe(a))
+    axes.set(ylabel="images with two modal labels", title=describe(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
@@ -139,14 +101,15 @@ def disagreement(a: Arrays) -> Figure:
 
 def score_scatter(a: Arrays) -> Figure:
     """A score of each image, dense against pruned; PIEs on top, and the line y = x."""
-    figure, axes = _axes(4.6, 4.8)
+    figure, axes = new_axes(4.6, 4.8)
     name = str(a["score"])
     _pies_and_rest(axes, a["dense"], a["pruned"], a["is_pie"])
-    low, high = (f(np.concatenate([a["dense"], a["pruned"]])) for f in (np.nanmin, np.nanmax))
-    axes.plot([low, high], [low, high], color="black", linewidth=0.8, label="y = x")
+    values = np.concatenate([a["dense"], a["pruned"]])
+    ends = np.quantile(values[~np.isnan(values)], [0, 1]) if not np.isnan(values).all() else []
+    axes.plot(ends, ends, color="black", linewidth=0.8, label="y = x")
     axes.set(xlabel=f"{name}, dense networks", ylabel=f"{name}, pruned networks")
-    axes.set(title=_describe(a), aspect="equal")
-    _legend_below(figure, axes, 3)
+    axes.set(title=describe(a), aspect="equal")
+    legend_below(figure, axes, 3)
     return figure
 
 
@@ -167,14 +130,9 @@ def depth_against_q(a: Arrays) -> Figure:
         _pies_and_rest(axes, a[f"q_{which}"], a[f"depth_{which}"], a["is_pie"])
         axes.set(xlabel="Q-Score", ylabel=f"prediction depth ({a['target']}, layers)")
         axes.set_title(f"{which} networks", fontsize=9)
-    _legend_below(figure, axes, 2)
-    figure.suptitle(_describe(a), fontsize=10)
+    legend_below(figure, axes, 2)
+    figure.suptitle(describe(a), fontsize=10)
     return figure
-
-
-def _legend_below(figure: Figure, axes: Axes, n_columns: int) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=n_columns)
 
 
 def _pies_and_rest(axes: Axes, x: np.ndarray, y: np.ndarray, is_pie: np.ndarray) -> None:
@@ -186,7 +144,7 @@ def _pies_and_rest(axes: Axes, x: np.ndarray, y: np.ndarray, is_pie: np.ndarray)
 
 def probe_accuracy(a: Arrays) -> Figure:
     """Accuracy of the nearest-neighbour probe after each layer: mean over networks, band ± 1 sd."""
-    figure, axes = _axes()
+    figure, axes = new_axes()
     for which, colour, line in (("dense", BLUE, "-"), ("pruned", RED, "--")):
         values = 100 * a[f"accuracy_{which}"]  # [K,L]
         layers = np.arange(1, values.shape[1] + 1)
@@ -195,7 +153,7 @@ def probe_accuracy(a: Arrays) -> Figure:
         if len(values) > 1:
             sd = values.std(axis=0, ddof=1)
             axes.fill_between(layers, mean - sd, mean + sd, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="probed layer", ylabel="probe accuracy (%)", title=_describe(a))
+    axes.set(xlabel="probed layer", ylabel="probe accuracy (%)", title=describe(a))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right")
     return figure

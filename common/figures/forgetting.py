@@ -1,0 +1,92 @@
+"""The figures that ask how much of a difference is real, and whether the same images are lost."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from common.data.arrays import Arrays
+from common.figures.style import (
+    GREEN,
+    GREY,
+    RED,
+    class_ticks,
+    describe,
+    legend_below,
+    new_axes,
+)
+
+
+def class_impact(a: Arrays) -> Figure:
+    """Which classes pay: change of recall beyond the mean change, by class, with its interval."""
+    figure, axes = new_axes(5.5, 3.8)
+    class_ticks(axes, a["classes"])
+    flagged = a["q_value"] <= 0.05
+    points = 100 * a["effect"]
+    bounds = 100 * np.stack([a["effect"] - a["low"], a["high"] - a["effect"]])
+    x = np.arange(len(points))
+    for members, colour, name in ((flagged, RED, "q ≤ 0.05"), (~flagged, GREY, "q > 0.05")):
+        axes.errorbar(x[members], points[members], bounds[:, members], fmt="o", color=colour,
+                      capsize=3, label=f"{name} ({members.sum()} classes)")  # fmt: skip
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(ylabel="recall minus mean accuracy,\npruned minus dense (points)", title=describe(a))
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def pies_by_population_size(a: Arrays) -> Figure:
+    """PIEs as a function of the number of networks, with what exchanging them at random gives."""
+    figure, axes = new_axes(4.8, 3.8)
+    for name, label, colour, line in (
+        ("counts", "PIEs", RED, "-"),
+        ("null", "by chance", GREY, "--"),
+    ):
+        low, high = np.quantile(a[name], [0.025, 0.975], axis=1)
+        axes.plot(a["sizes"], a[name].mean(axis=1), line, color=colour, marker="o", markersize=3,
+                  label=label)  # fmt: skip
+        axes.fill_between(a["sizes"], low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="networks in each population", ylabel="PIEs (images)", title=describe(a))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def vote_distances(a: Arrays) -> Figure:
+    """How far the votes moved, PIEs and the rest: a PIE by one vote and a flip of all differ."""
+    figure, axes = new_axes(4.8, 3.8)
+    bins = np.linspace(0, 1, 26)
+    groups = ((~a["is_pie"], GREEN, "other images"), (a["is_pie"], RED, "PIEs"))
+    axes.hist(
+        [a["distance"][members] for members, _, _ in groups], bins, stacked=True,
+        color=[colour for _, colour, _ in groups],
+        label=[f"{name} ({members.sum()})" for members, _, name in groups],
+    )  # fmt: skip
+    axes.set(xlabel="Jensen-Shannon distance, dense to pruned votes", ylabel="images (log)")
+    axes.set(title=describe(a), yscale="log")
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def overlap_matrix(a: Arrays) -> Figure:
+    """Jaccard overlap of the lost images of every two cells; below it what chance would give."""
+    names = a["cells"].tolist()
+    side = 2.2 + 0.62 * len(names)
+    figure, axes = new_axes(side, side)
+    jaccard = a["jaccard"]
+    axes.imshow(jaccard, cmap="cividis", vmin=0, vmax=1)
+    for i in range(len(names)):
+        for j in range(len(names)):
+            text = f"{jaccard[i, j]:.2f}" + ("" if i == j else f"\n({a['expected'][i, j]:.2f})")
+            axes.text(j, i, text, ha="center", va="center", fontsize=7,
+                      color="black" if jaccard[i, j] > 0.5 else "white")  # fmt: skip
+    labels = [f"{name} ({n})" for name, n in zip(names, a["n_pies"], strict=True)]
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    axes.spines[:].set_visible(False)
+    axes.set_title(
+        f"Jaccard overlap of PIEs (by chance), {a['n_models']} networks a cell,\n"
+        f"{a['n_examples']} test images; in brackets behind a cell: its PIEs"
+    )
+    return figure

@@ -1,0 +1,69 @@
+"""What all figures share: colours, titles, legends, and how a figure and its arrays are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common.data import arrays
+from common.data.arrays import Arrays
+from common.runtime import replace_file
+
+# Okabe & Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#7F7F7F"
+CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#000000", "#882255")
+CLASS_MARKERS = "osD^vPX<>*"
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "pdf.fonttype": 42,
+}
+
+
+def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None:
+    """Store the arrays of a figure, then draw it; neither is touched if nothing has changed."""
+    stored = path.with_suffix(".npz")
+    if path.exists() and stored.exists() and arrays.same(arrays.load(stored), contents):
+        return
+    path.unlink(missing_ok=True)  # the picture of other arrays must not outlive a failure to draw
+    arrays.save(stored, contents)
+    with rc_context(STYLE):
+        figure = draw(contents)
+        replace_file(path, lambda temporary: figure.savefig(temporary), lambda temporary: None)
+
+
+def new_axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure of this size, in inches, with one panel."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def describe(a: Arrays) -> str:
+    """`SupCon, global pruning, sparsity 0.95 (10 networks, 500 images)`."""
+    pruning = str(a["pruning_method"]).replace("_", " ")
+    what = "dense" if pruning == "dense" else f"{pruning} pruning, sparsity {a['sparsity']}"
+    return f"{a['learner']}, {what}\n{a['n_models']} networks, {a['n_examples']} test images"
+
+
+def class_ticks(axes: Axes, classes: np.ndarray) -> None:
+    """Name the classes below bars at 0 … C-1."""
+    long_names = max(map(len, classes)) > 2
+    axes.set_xticks(range(len(classes)), classes, rotation=45 if long_names else 0,
+                    ha="right" if long_names else "center")  # fmt: skip
+    axes.set(xlabel="true class")
+
+
+def legend_below(figure: Figure, axes: Axes, n_columns: int) -> None:
+    """A legend that hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=n_columns)
