@@ -156,11 +156,29 @@ def umap_array(pies: Path, cell: Cell, network_id: int) -> Path:
 
 
 # The names below are those of the released code, so that its users find their figures.
-def pies_distribution(pies: Path, cell: Cell) -> Path:
-    """PIEs by class."""
+def pies_distribution(pies: Path, cell: Cell, kind: str = "PIEs_distribution") -> Path:
+    """PIEs by class; or, as `kind`, another figure about the PIEs of a cell: `class_impact`,
+    `vote_distance`, `PIEs_by_population_size`."""
     learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
-    name = f"PIEs_distribution_{learner}_{sparsity}sparsity_{pruning}_pruning.png"
+    name = f"{kind}_{learner}_{sparsity}sparsity_{pruning}_pruning.png"
     return pies / learner / "pies_distribution" / name
+
+
+_PIES = re.compile(
+    r"PIEs_distribution_(?P<learner>supervised|SupCon)_(?P<sparsity>\d\.\d{2,10})sparsity"
+    r"_(?P<pruning>GMP|later_GMP|global)_pruning\.npz"
+)
+
+
+def cell_of_pies(path: Path) -> Cell | None:
+    """The cell whose PIEs lie in this .npz, None for another file."""
+    match = _PIES.fullmatch(path.name)
+    return match and Cell(match["learner"], match["pruning"], float(match["sparsity"]))
+
+
+def overlap(pies: Path) -> Path:
+    """Overlap of the PIEs of every two cells; the table has the suffix .csv."""
+    return pies / "comparison" / "overlap.png"
 
 
 def learner_comparison(pies: Path, kind: str, pruning_method: str, sparsity: float) -> Path:

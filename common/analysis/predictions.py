@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.analysis import probes
 from common.analysis.q_score import q_score
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
@@ -19,7 +20,8 @@ from common.paths import Cell
 
 
 class Population(NamedTuple):
-    """K networks on N test images: predicted labels and embedding scores, all [K,N]."""
+    """K networks on N test images: predicted labels and embedding scores, all [K,N], and the
+    silhouette [K] of the true classes in each network's embeddings."""
 
     cell: Cell
     ids: list[int]
@@ -27,6 +29,7 @@ class Population(NamedTuple):
     q: np.ndarray
     z: np.ndarray
     l1: np.ndarray
+    silhouette: np.ndarray
 
     def select(self, ids: list[int]) -> Population:
         """The networks with these ids, in this order."""
@@ -41,12 +44,13 @@ class Population(NamedTuple):
 
 
 def predict(network: WideResNet, data: Dataset, batch_size: int) -> Arrays:
-    """One network on the test images: labels, q, z, l1, each [N]."""
+    """One network on the test images: labels, q, z, l1, each [N], and the silhouette."""
     labels, embedding = evaluation.classify(network, data, data.test, batch_size)
     scores = {
         name: score.astype(np.float32) for name, score in q_score(embedding)._asdict().items()
     }
-    return {"labels": labels.astype(np.int16)} | scores
+    silhouette = probes.silhouette(embedding, data.test.labels.cpu().numpy())
+    return {"labels": labels.astype(np.int16), "silhouette": np.array(silhouette)} | scores
 
 
 def stack(cell: Cell, ids: list[int], predicted: list[Arrays]) -> Population:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -84,17 +82,13 @@ def released_depth(probe_labels: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.maximum(prediction_depth(probe_labels, label) - 1, 0)
 
 
-class ClusterQuality(NamedTuple):
-    """Numbers behind a map: leave-one-out k-NN accuracy, mean silhouette of the true classes."""
-
-    knn_accuracy: float
-    silhouette: float
-
-
-def cluster_quality(embedding: np.ndarray, label: np.ndarray, k: int) -> ClusterQuality:
-    """How well the true classes are separated in an embedding [N,D], in its full dimension."""
+def silhouette(embedding: np.ndarray, label: np.ndarray) -> float:
+    """Mean silhouette of the true classes in an embedding [N,D] (Rousseeuw 1987): 1 for sharp
+    clusters, 0 for classes that merge. Of 2,000 images, evenly spaced, where there are more; NaN
+    where there are too few for it to exist."""
     from sklearn.metrics import silhouette_score
 
-    n_classes = int(label.max()) + 1
-    predicted = knn_predict(torch.from_numpy(embedding), label, None, k, n_classes)
-    return ClusterQuality(float((predicted == label).mean()), silhouette_score(embedding, label))
+    sample = np.linspace(0, len(label) - 1, min(len(label), 2000)).round().astype(int)
+    if not 2 <= len(np.unique(label[sample])) < len(sample):
+        return float("nan")
+    return float(silhouette_score(embedding[sample], label[sample]))

@@ -99,13 +99,25 @@ def counts_by_population_size(
     n_resamples: int,
     rng: Generator,
 ) -> np.ndarray:
-    """PIE counts [len(sizes), n_resamples] of random subsets of each size, without replacement."""
-    counts = []
+    """PIE counts [2,len(sizes),n_resamples] of random subsets of each size, drawn without
+    replacement; first as they are, then with their dense and pruned networks exchanged."""
+    both = np.concatenate([dense, pruned])
+    observed, null = [], []
     for size in sizes:
         of_dense = _random_subsets(len(dense), size, n_resamples, rng)
         of_pruned = of_dense if paired else _random_subsets(len(pruned), size, n_resamples, rng)
-        counts.append(_count_subsets(dense, of_dense, pruned, of_pruned, n_classes))
-    return np.stack(counts)
+        observed.append(_count_subsets(dense, of_dense, pruned, of_pruned, n_classes))
+        chosen = np.concatenate([of_dense, of_pruned], axis=1)
+        if paired:
+            swapped = rng.random(of_dense.shape) < 0.5
+            first = chosen & np.concatenate([~swapped, swapped], axis=1)
+        else:  # of the 2·size chosen networks, those with the smallest random numbers
+            rank = (
+                np.where(chosen, rng.random(chosen.shape), np.inf).argsort(axis=1).argsort(axis=1)
+            )
+            first = rank < size
+        null.append(_count_many(both, first, chosen & ~first, n_classes))
+    return np.array([observed, null])
 
 
 def _random_subsets(n: int, size: int, n_subsets: int, rng: Generator) -> np.ndarray:

@@ -7,17 +7,17 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common import paths
-from common.analysis import pie, probes, summary
+from common.analysis import forgetting, pie, summary
+from common.analysis.forgetting import ClassImpact, class_impact
 from common.analysis.predictions import Population
-from common.data import arrays
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import pie_rows, population
-from common.figures import embedding, plots, style
-from common.model import evaluation
-from common.model.wide_resnet import WideResNet
+from common.experiments import comparison, maps, pie_rows, population
+from common.figures import forgetting as figures
+from common.figures import plots, style
 from common.paths import Cell
 from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, replace_file
 
@@ -37,24 +37,25 @@ def run(args: argparse.Namespace) -> int:
     summary.replace(args.pies, pie_rows.of_population(dense, data), all_groups=True)
     if args.null_index_start is not None:
         null_with_dense(args, data, dense)
-    found = {}
+    found, impacts = {}, {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
         pruned = population.predict(args, data, cell, ids)
         found[cell] = compare(cell, paired, pruned, data)
         are_pairs = population.come_from(args, data, cell, ids)
-        rows, null = pie_rows.of_chance(args, paired, pruned, are_pairs, data.n_classes)
-        found[cell]["null_counts"] = null
-        style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found[cell])
-        write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
+        rows, chance = pie_rows.of_chance(args, paired, pruned, are_pairs, data.n_classes)
         rows += pie_rows.of_population(pruned, data)
         rows += pie_rows.of_pies(cell, found[cell], paired, pruned, data)
         summary.replace(args.pies, rows, all_groups=True)
-        if args.plot_q_score:
-            draw_scores(args.pies, cell, found[cell], paired, pruned)
-        compare_learners(args.pies, cell)
+        write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
+        draw(args, cell, found[cell], chance, paired, pruned)
+        if len(ids) > 1:
+            label = found[cell]["label"]
+            impacts[cell] = class_impact(paired.labels, pruned.labels, label, data.n_classes)
+    draw_class_impacts(args, impacts, found)
+    comparison.run(args.pies)
     if args.plot_umap:
-        draw_umaps(args, data, dense, found)
+        maps.draw_all(args, data, dense, found)
     print(summary.format_table(args.pies, args.learner))
     return 0
 
@@ -88,16 +89,19 @@ def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) 
 
 
 def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:
-    """The PIEs of a cell, and the votes that make them."""
+    """The PIEs of a cell, the votes that make them, and what they look like."""
     modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
+    is_pie = pie.find_pies(dense.labels, pruned.labels, data.n_classes)
+    images = data.test.images[torch.from_numpy(is_pie).to(data.test.images.device)]
     return population.heading(cell, pruned.ids, data) | {
         "label": data.test.labels.cpu().numpy(),
-        "is_pie": pie.find_pies(dense.labels, pruned.labels, data.n_classes),
+        "is_pie": is_pie,
         "modal_dense": modal[0],
         "modal_pruned": modal[1],
         "votes_dense": pie.count_votes(dense.labels, data.n_classes),
         "votes_pruned": pie.count_votes(pruned.labels, data.n_classes),
         "classes": np.array(data.classes),
+        "pie_images": images.cpu().numpy(),
     }
 
 
@@ -114,6 +118,11 @@ def write_table(path: Path, found: Arrays, dense: Population, pruned: Population
         "is_pie": found["is_pie"].astype(int),
         "q_dense": dense.mean_score("q"),
         "q_pruned": pruned.mean_score("q"),
+        "margin_dense": forgetting.vote_margin(found["votes_dense"]),
+        "margin_pruned": forgetting.vote_margin(found["votes_pruned"]),
+        "entropy_dense": forgetting.vote_entropy(found["votes_dense"]),
+        "entropy_pruned": forgetting.vote_entropy(found["votes_pruned"]),
+        "vote_distance": forgetting.vote_distance(found["votes_dense"], found["votes_pruned"]),
     }
 
     def write(temporary: Path) -> None:
@@ -126,104 +135,38 @@ def write_table(path: Path, found: Arrays, dense: Population, pruned: Population
     replace_file(path, write, lambda temporary: None)
 
 
-def draw_scores(
-    pies: Path, cell: Cell, found: Arrays, dense: Population, pruned: Population
+def draw(
+    args: argparse.Namespace,
+    cell: Cell,
+    found: Arrays,
+    chance: Arrays,
+    dense: Population,
+    pruned: Population,
 ) -> None:
-    """Dense against pruned Q-Score, Z-Score and L1 norm of each image, as means over networks."""
-    for field, name in SCORE_NAMES.items():
+    """PIEs by class and by population size, distance of the votes, and with a flag the scores."""
+    heading = {key: found[key] for key in (*population.HEADING, "is_pie")}
+    style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found)
+    distance = forgetting.vote_distance(found["votes_dense"], found["votes_pruned"])
+    path = paths.pies_distribution(args.pies, cell, "vote_distance")
+    style.keep(path, figures.vote_distances, heading | {"distance": distance})
+    if "sizes" in chance:
+        path = paths.pies_distribution(args.pies, cell, "PIEs_by_population_size")
+        style.keep(path, figures.pies_by_population_size, heading | chance)
+    for field, name in SCORE_NAMES.items() if args.plot_q_score else ():
         shown = {
             "score": np.array(name.replace("_", " ").title()),
             "dense": dense.mean_score(field),
             "pruned": pruned.mean_score(field),
         }
-        heading = {key: found[key] for key in (*population.HEADING, "is_pie")}
-        style.keep(paths.q_score(pies, cell, name), plots.score_scatter, heading | shown)
+        style.keep(paths.q_score(args.pies, cell, name), plots.score_scatter, heading | shown)
 
 
-def compare_learners(pies: Path, cell: Cell) -> None:
-    """Where both learners' PIEs of a cell are there: which are common, and where they disagree."""
-    cells = [cell._replace(learner=learner) for learner in paths.LEARNERS]
-    stored = [
-        arrays.load(paths.pies_distribution(pies, other).with_suffix(".npz")) for other in cells
-    ]
-    if any(found is None for found in stored):
-        return
-    a, b = stored
-    if not np.array_equal(a["label"], b["label"]):  # other images: --test_limit has changed
-        return
-    heading = {key: a[key] for key in (*population.HEADING, "label", "classes")}
-    heading["learner"] = np.array(" and ".join(paths.LEARNERS))
-    both = {"learners": np.array(paths.LEARNERS), "is_pie": np.stack([a["is_pie"], b["is_pie"]])}
-    differ = {f"differ_{w}": a[f"modal_{w}"] != b[f"modal_{w}"] for w in ("dense", "pruned")}
-    for kind, draw, shown in (
-        ("common_PIEs", plots.common_pies, both),
-        ("disagreement", plots.disagreement, differ),
-    ):
-        path = paths.learner_comparison(pies, kind, cell.pruning_method, cell.sparsity)
-        style.keep(path, draw, heading | shown)
-
-
-def draw_umaps(
-    args: argparse.Namespace, data: Dataset, dense: Population, found: dict[Cell, Arrays]
+def draw_class_impacts(
+    args: argparse.Namespace, impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
 ) -> None:
-    """UMAP of one network: dense alone, and dense beside pruned for each pruning method at its
-    highest sparsity. Networks share no axes, so every one has its own map."""
-    network_id = dense.ids[0] if args.umap_id is None else args.umap_id
-    maps = {"dense": map_network(args, data, dense.cell, network_id)}
-    draw_umap(args, data, dense.cell, network_id, maps, np.zeros(len(data.test), dtype=bool))
-    highest = {cell.pruning_method: cell for cell in sorted(found)}
-    for cell in highest.values():
-        if network_id in found[cell]["ids"]:
-            pruned = {"pruned": map_network(args, data, cell, network_id)}
-            draw_umap(args, data, cell, network_id, maps | pruned, found[cell]["is_pie"])
-
-
-def map_network(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> Arrays:
-    """One network's predicted labels and the two-dimensional map of its embeddings."""
-
-    def compute(network: WideResNet) -> Arrays:
-        labels, embeddings = evaluation.classify(network, data, data.test, args.batch_size)
-        quality = probes.cluster_quality(embeddings, data.test.labels.cpu().numpy(), args.knn)
-        return {
-            "predicted": labels,
-            "xy": embedding.umap_2d(embeddings, args.seed),
-            "knn_accuracy": np.array(quality.knn_accuracy),
-            "silhouette": np.array(quality.silhouette),
-        }
-
-    key = f"seed {args.seed} knn {args.knn}"
-    path = paths.umap_array(args.pies, cell, network_id)
-    made = population.cached(args, data, cell, network_id, path, compute, key)
-    summary.replace(
-        args.pies,
-        [
-            summary.row(cell, metric, float(made[name]), 1, len(data.test))
-            for metric, name in (
-                ("embedding_knn_accuracy", "knn_accuracy"),
-                ("embedding_silhouette", "silhouette"),
-            )
-        ],
-    )
-    return made
-
-
-def draw_umap(
-    args: argparse.Namespace,
-    data: Dataset,
-    cell: Cell,
-    network_id: int,
-    maps: dict[str, Arrays],
-    is_pie: np.ndarray,
-) -> None:
-    """The maps of one network beside each other, with the PIEs of its population."""
-    shown = {
-        "title": np.array(f"UMAP: {cell}, id {network_id}"),
-        "panels": np.array(list(maps)),
-        "xy": np.stack([found["xy"] for found in maps.values()]),
-        "predicted": np.stack([found["predicted"] for found in maps.values()]),
-        "label": data.test.labels.cpu().numpy(),
-        "is_pie": is_pie,
-        "classes": np.array(data.classes),
-        "n_examples": np.array(len(data.test)),
-    }
-    style.keep(paths.umap(args.pies, cell), plots.embedding_map, shown)
+    """Which classes pay, with q-values over all classes and cells of this run."""
+    for cell, q_value in pie_rows.of_class_impact(args, impacts, found).items():
+        heading = {key: found[cell][key] for key in (*population.HEADING, "classes")}
+        shown = impacts[cell]._asdict() | {"q_value": q_value}
+        path = paths.pies_distribution(args.pies, cell, "class_impact")
+        style.keep(path, figures.class_impact, heading | shown)

@@ -7,7 +7,8 @@ import argparse
 import numpy as np
 
 from common import runtime
-from common.analysis import pie, resampling, summary
+from common.analysis import forgetting, pie, resampling, summary
+from common.analysis.forgetting import ClassImpact
 from common.analysis.predictions import Population
 from common.analysis.q_score import low_score_detects
 from common.data.arrays import Arrays
@@ -32,6 +33,10 @@ def of_population(networks: Population, data: Dataset) -> list[summary.Row]:
     for field, metric in SCORE_METRICS.items():
         rows += of_score(networks.cell, metric, getattr(networks, field), "all", groups["all"])
     rows += of_detection(networks.cell, "misclassified", networks.q, ~correct)
+    if not np.isnan(networks.silhouette).any():
+        rows += population.mean_rows(
+            networks.cell, "embedding_silhouette", networks.silhouette, len(target)
+        )
     undefined = np.isnan(networks.q).mean(axis=1)
     rows += population.mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
     return rows
@@ -66,18 +71,18 @@ def of_detection(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> 
 
 def of_chance(
     args: argparse.Namespace, dense: Population, pruned: Population, paired: bool, n_classes: int
-) -> tuple[list[summary.Row], np.ndarray]:
+) -> tuple[list[summary.Row], Arrays]:
     """The number of PIEs with its interval, what exchanging networks at random would give, the
-    excess over that, and the p-value; and the null counts themselves."""
-    cell, n_examples = pruned.cell, pruned.labels.shape[1]
+    excess over that, and the p-value; and counts and null by population size, where K >= 4."""
+    cell, n_models, n_examples = pruned.cell, len(pruned.ids), pruned.labels.shape[1]
     rng = np.random.default_rng(runtime.seed_from(args.seed, str(cell), "resampling"))
     common = (dense.labels, pruned.labels, n_classes, paired)
     null = resampling.permutation_null(*common, args.permutations, rng)
     interval = resampling.count_interval(*common, args.resamples, rng)
     n_pies = int(pie.find_pies(dense.labels, pruned.labels, n_classes).sum())
-    excess = None if interval is None else tuple(bound - null.mean for bound in interval)
+    excess = None if interval is None else (interval[0] - null.mean, interval[1] - null.mean)
     rows = [
-        summary.row(cell, metric, value, len(pruned.ids), n_examples, interval=bounds)
+        summary.row(cell, metric, value, n_models, n_examples, interval=bounds)
         for metric, value, bounds in (
             ("n_pies", n_pies, interval),
             ("n_pies_null", null.mean, null.interval),
@@ -86,7 +91,11 @@ def of_chance(
             ("n_pies_null_paired", paired, None),
         )
     ]
-    return rows, null.counts
+    if n_models < 4:
+        return rows, {}
+    sizes = np.unique(np.linspace(2, n_models, 8).round().astype(int))
+    by_size = resampling.counts_by_population_size(*common, sizes.tolist(), args.resamples, rng)
+    return rows, {"sizes": sizes, "counts": by_size[0], "null": by_size[1]}
 
 
 def of_dense_null(dense: Population, others: Population, n_classes: int) -> list[summary.Row]:
@@ -102,7 +111,7 @@ def of_pies(
     label, is_pie = found["label"], found["is_pie"]
     n_models, n_examples = len(pruned.ids), len(label)
 
-    def count(metric: str, value: int, group: str = "all") -> summary.Row:
+    def count(metric: str, value: float, group: str = "all") -> summary.Row:
         members = n_examples if group == "all" else int((label == data.classes.index(group)).sum())
         return summary.row(cell, metric, value, n_models, members, group)
 
@@ -117,6 +126,12 @@ def of_pies(
     rows.append(count("n_pies_highest_tie", other_rule.sum()))
     rows += of_detection(cell, "pie", pruned.q, is_pie)
     rows += of_detection(cell, "pie_dense", dense.q, is_pie)
+    distance = forgetting.vote_distance(found["votes_dense"], found["votes_pruned"])
+    rows.append(count("vote_distance", distance.mean()))
+    if 0 < is_pie.sum() < n_examples:
+        q = pruned.q.astype(np.float64)
+        difference = np.nanmean(q[:, is_pie], axis=1) - np.nanmean(q[:, ~is_pie], axis=1)
+        rows += population.mean_rows(cell, "q_score_pie_minus_rest", difference, n_examples)
     for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
         if not members.any():
             continue
@@ -127,3 +142,28 @@ def of_pies(
                 score = getattr(networks, field)
                 rows += of_score(cell, f"{metric}{suffix}", score, group, members)
     return rows
+
+
+def of_class_impact(
+    args: argparse.Namespace, impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
+) -> dict[Cell, np.ndarray]:
+    """Write which classes pay into the summary; return the q-values [C] of each cell, by
+    Benjamini and Hochberg over classes and cells."""
+    if not impacts:
+        return {}
+    stacked = np.stack([impact.p_value for impact in impacts.values()])
+    q_values = dict(zip(impacts, forgetting.false_discovery_rate(stacked), strict=True))
+    rows = []
+    for cell, impact in impacts.items():
+        n_models = int(found[cell]["n_models"])
+        for c, name in enumerate(found[cell]["classes"].tolist()):
+            n_examples = int((found[cell]["label"] == c).sum())
+            bounds = (impact.low[c], impact.high[c])
+            for metric, value, interval in (
+                ("class_impact", impact.effect[c], bounds),
+                ("class_impact_p", impact.p_value[c], None),
+                ("class_impact_q", q_values[cell][c], None),
+            ):
+                rows.append(summary.row(cell, metric, value, n_models, n_examples, name, interval))
+    summary.replace(args.pies, rows, all_groups=True)
+    return q_values

@@ -122,6 +122,11 @@ def rows(
                     found += population.mean_rows(
                         cell, f"{metric}{suffix}", means, int(members.sum()), group
                     )
+    if 0 < is_pie.sum() < len(is_pie):
+        depth = probed["pruned"]["prediction"]
+        difference = depth[:, is_pie].mean(axis=1) - depth[:, ~is_pie].mean(axis=1)
+        metric = "prediction_depth_pie_minus_rest"
+        found += population.mean_rows(cell, metric, difference, len(everything))
     for where, which in ((dense_cell, "dense"), (cell, "pruned")):
         for layer, accuracy in enumerate(probed[which]["accuracy"].T, start=1):
             found += population.mean_rows(

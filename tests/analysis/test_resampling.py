@@ -128,8 +128,19 @@ def test_all_networks_give_the_count_itself() -> None:
     counts = resampling.counts_by_population_size(
         dense, pruned, 4, True, [2, 6], 50, np.random.default_rng(0)
     )
-    assert (counts[1] == count(dense, pruned)).all()
-    assert counts[0].std() > 0
+    assert counts.shape == (2, 2, 50)
+    assert (counts[0, 1] == count(dense, pruned)).all()
+    assert counts[0, 0].std() > 0
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_null_by_population_size_ends_at_the_null(paired: bool) -> None:
+    dense, pruned = two_populations(8, k=6, shift=0.3)
+    rng = np.random.default_rng(0)
+    counts = resampling.counts_by_population_size(dense, pruned, 4, paired, [3, 6], 2000, rng)
+    null = resampling.permutation_null(dense, pruned, 4, paired, 2000, rng)
+    error = 2**0.5 * null.counts.std() / 2000**0.5
+    assert counts[1, 1].mean() == pytest.approx(null.mean, abs=4 * error)
 
 
 def test_subsets_of_one_network_are_disagreements_of_pairs() -> None:
@@ -138,4 +149,4 @@ def test_subsets_of_one_network_are_disagreements_of_pairs() -> None:
         dense, pruned, 4, True, [1], 200, np.random.default_rng(0)
     )
     pairs = {int((a != b).sum()) for a, b in zip(dense, pruned, strict=True)}
-    assert set(counts[0]) == pairs
+    assert set(counts[0, 0]) == pairs

@@ -1,0 +1,91 @@
+"""Are the same images lost? All cells of both learning methods, from the arrays on disk."""
+
+from __future__ import annotations
+
+import csv
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from common import paths
+from common.analysis import forgetting
+from common.data import arrays
+from common.data.arrays import Arrays
+from common.experiments import population
+from common.figures import forgetting as forgetting_figures
+from common.figures import plots, style
+from common.paths import Cell
+from common.runtime import replace_file
+
+
+def stored_cells(pies: Path) -> dict[Cell, Arrays]:
+    """The PIEs of every cell that has been analysed on the same test images as the newest one."""
+    files = {
+        cell: path
+        for path in pies.glob("*/pies_distribution/*.npz")
+        if (cell := paths.cell_of_pies(path)) is not None
+    }
+    found = {cell: arrays.load(files[cell]) for cell in sorted(files)}
+    found = {cell: contents for cell, contents in found.items() if contents is not None}
+    if not found:
+        return {}
+    newest = max(found, key=lambda cell: files[cell].stat().st_mtime)
+    label = found[newest]["label"]
+    return {cell: a for cell, a in found.items() if np.array_equal(a["label"], label)}
+
+
+def run(pies: Path) -> None:
+    """Overlap of every two cells (table and heat map), and both learners side by side."""
+    found = stored_cells(pies)
+    if len(found) > 1:
+        compare_cells(pies, found)
+    for cell in found:
+        other = cell._replace(learner=paths.LEARNERS[1])
+        if cell.learner == paths.LEARNERS[0] and other in found:
+            compare_learners(pies, cell, found[cell], found[other])
+
+
+def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
+    """comparison/overlap.csv, one row a pair, and its picture."""
+    cells = list(found)
+    jaccard, expected = np.eye(len(cells)), np.eye(len(cells))
+    header = ("cell_a", "cell_b", "n_a", "n_b", "common", "jaccard", "expected_jaccard", "p_value")
+    lines: list[tuple[object, ...]] = [header]
+    for i, j in combinations(range(len(cells)), 2):
+        a, b = (found[cells[index]]["is_pie"] for index in (i, j))
+        pair = forgetting.overlap(a, b)
+        jaccard[i, j] = jaccard[j, i] = pair.jaccard
+        expected[i, j] = expected[j, i] = pair.expected_jaccard
+        numbers = (f"{value:.6g}" for value in pair[1:])
+        lines.append((cells[i], cells[j], a.sum(), b.sum(), pair.common, *numbers))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+
+    replace_file(paths.overlap(pies).with_suffix(".csv"), write, lambda temporary: None)
+    sizes = sorted({int(a["n_models"]) for a in found.values()})
+    shown = {
+        "cells": np.array([str(cell) for cell in cells]),
+        "n_pies": np.array([a["is_pie"].sum() for a in found.values()]),
+        "jaccard": jaccard,
+        "expected": expected,
+        "n_models": np.array(" to ".join(map(str, sorted({sizes[0], sizes[-1]})))),
+        "n_examples": np.array(len(next(iter(found.values()))["label"])),
+    }
+    style.keep(paths.overlap(pies), forgetting_figures.overlap_matrix, shown)
+
+
+def compare_learners(pies: Path, cell: Cell, a: Arrays, b: Arrays) -> None:
+    """Which PIEs of a pruning are common to both learners, and on which images they disagree."""
+    heading = {key: a[key] for key in (*population.HEADING, "label", "classes")}
+    heading["learner"] = np.array(" and ".join(paths.LEARNERS))
+    both = {"learners": np.array(paths.LEARNERS), "is_pie": np.stack([a["is_pie"], b["is_pie"]])}
+    differ = {f"differ_{w}": a[f"modal_{w}"] != b[f"modal_{w}"] for w in ("dense", "pruned")}
+    for kind, draw, shown in (
+        ("common_PIEs", plots.common_pies, both),
+        ("disagreement", plots.disagreement, differ),
+    ):
+        path = paths.learner_comparison(pies, kind, cell.pruning_method, cell.sparsity)
+        style.keep(path, draw, heading | shown)
