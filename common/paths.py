@@ -134,6 +134,26 @@ def summary(pies: Path) -> Path:
     return pies / "summary.csv"
 
 
+def claims(pies: Path) -> Path:
+    """The paper's claims and what these networks say to them."""
+    return pies / "claims.csv"
+
+
+def main_table(pies: Path) -> Path:
+    """The table that the scripts print, of both learners."""
+    return pies / "table.csv"
+
+
+def recipes(pies: Path, learner: str) -> Path:
+    """What was analysed: configuration, ids, versions, hardware, by cell."""
+    return pies / learner / "recipes.json"
+
+
+def report(pies: Path) -> Path:
+    """The page to look at."""
+    return pies / "index.html"
+
+
 def predictions(pies: Path, cell: Cell, network_id: int) -> Path:
     """The cached test predictions and Q-Scores of one network."""
     return pies / cell.learner / "predictions" / f"{network_stem(cell, network_id)}.npz"

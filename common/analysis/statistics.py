@@ -32,3 +32,32 @@ def mean_over_networks(values: ArrayLike) -> Mean:
     sd = float(values.std(ddof=1))
     half = float(t.ppf(0.975, n - 1)) * sd / n**0.5
     return Mean(mean, n, sd, (mean - half, mean + half))
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def difference(a: Estimate, b: Estimate) -> Estimate:
+    """a - b of independent estimates, interval by MOVER (Zou & Donner, Statistics in Medicine 27,
+    2008): it keeps the skewness that intervals of counts have."""
+    value = a.value - b.value
+    return Estimate(
+        value,
+        value - float(np.hypot(a.value - a.low, b.high - b.value)),
+        value + float(np.hypot(a.high - a.value, b.value - b.low)),
+    )
+
+
+def proportion(successes: int, n: int) -> Estimate:
+    """successes / n with Wilson's score interval. Raises ValueError for n = 0."""
+    if n == 0:
+        raise ValueError("a proportion of nothing")
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return Estimate(successes / n, float(interval.low), float(interval.high))

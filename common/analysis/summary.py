@@ -112,7 +112,12 @@ def _rewrite(pies: Path, change) -> None:
 
 
 def format_table(pies: Path, learner: str) -> str:
-    """The table at the end of every script: accuracy (mean ± sd over networks) and PIEs."""
+    """The table at the end of every script, aligned."""
+    return _align(table(pies, learner))
+
+
+def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
+    """A header and a line a cell: accuracy (mean ± sd over networks), PIEs, and PIEs by chance."""
     found = _by_cell(pies, learner)
     dense = _percent(found.get((paths.DENSE, format_sparsity(0)), {}))
     lines = [
@@ -138,7 +143,7 @@ def format_table(pies: Path, learner: str) -> str:
                 f"{p_value.value:.3f}" if p_value else "-",
             )
         )
-    return _align(lines)
+    return lines
 
 
 def format_groups(pies: Path, learner: str, metric: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from common import paths
 from common.analysis import forgetting
-from common.data import arrays
+from common.data import stored
 from common.data.arrays import Arrays
 from common.experiments import population
 from common.figures import forgetting as forgetting_figures
@@ -19,25 +19,9 @@ from common.paths import Cell
 from common.runtime import replace_file
 
 
-def stored_cells(pies: Path) -> dict[Cell, Arrays]:
-    """The PIEs of every cell that has been analysed on the same test images as the newest one."""
-    files = {
-        cell: path
-        for path in pies.glob("*/pies_distribution/*.npz")
-        if (cell := paths.cell_of_pies(path)) is not None
-    }
-    found = {cell: arrays.load(files[cell]) for cell in sorted(files)}
-    found = {cell: contents for cell, contents in found.items() if contents is not None}
-    if not found:
-        return {}
-    newest = max(found, key=lambda cell: files[cell].stat().st_mtime)
-    label = found[newest]["label"]
-    return {cell: a for cell, a in found.items() if np.array_equal(a["label"], label)}
-
-
 def run(pies: Path) -> None:
     """Overlap of every two cells (table and heat map), and both learners side by side."""
-    found = stored_cells(pies)
+    found = stored.pies_by_cell(pies)
     if len(found) > 1:
         compare_cells(pies, found)
     for cell in found:

@@ -15,7 +15,7 @@ from common.analysis.forgetting import ClassImpact, class_impact
 from common.analysis.predictions import Population
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import comparison, maps, pie_rows, population
+from common.experiments import comparison, maps, pie_rows, population, publish
 from common.figures import forgetting as figures
 from common.figures import plots, style
 from common.paths import Cell
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     comparison.run(args.pies)
     if args.plot_umap:
         maps.draw_all(args, data, dense, found)
+    population.record_recipes(args, data, {dense_cell: dense_ids} | cells)
+    publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
     return 0
 
@@ -91,6 +93,7 @@ def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) 
 def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:
     """The PIEs of a cell, the votes that make them, and what they look like."""
     modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
+    votes = [pie.count_votes(p.labels, data.n_classes) for p in (dense, pruned)]
     is_pie = pie.find_pies(dense.labels, pruned.labels, data.n_classes)
     images = data.test.images[torch.from_numpy(is_pie).to(data.test.images.device)]
     return population.heading(cell, pruned.ids, data) | {
@@ -98,9 +101,10 @@ def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) ->
         "is_pie": is_pie,
         "modal_dense": modal[0],
         "modal_pruned": modal[1],
-        "votes_dense": pie.count_votes(dense.labels, data.n_classes),
-        "votes_pruned": pie.count_votes(pruned.labels, data.n_classes),
+        "votes_dense": votes[0],
+        "votes_pruned": votes[1],
         "classes": np.array(data.classes),
+        "vote_distance": forgetting.vote_distance(*votes),
         "pie_images": images.cpu().numpy(),
     }
 
@@ -122,7 +126,7 @@ def write_table(path: Path, found: Arrays, dense: Population, pruned: Population
         "margin_pruned": forgetting.vote_margin(found["votes_pruned"]),
         "entropy_dense": forgetting.vote_entropy(found["votes_dense"]),
         "entropy_pruned": forgetting.vote_entropy(found["votes_pruned"]),
-        "vote_distance": forgetting.vote_distance(found["votes_dense"], found["votes_pruned"]),
+        "vote_distance": found["vote_distance"],
     }
 
     def write(temporary: Path) -> None:
@@ -146,7 +150,7 @@ def draw(
     """PIEs by class and by population size, distance of the votes, and with a flag the scores."""
     heading = {key: found[key] for key in (*population.HEADING, "is_pie")}
     style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found)
-    distance = forgetting.vote_distance(found["votes_dense"], found["votes_pruned"])
+    distance = found["vote_distance"]
     path = paths.pies_distribution(args.pies, cell, "vote_distance")
     style.keep(path, figures.vote_distances, heading | {"distance": distance})
     if "sizes" in chance:

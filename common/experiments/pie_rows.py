@@ -126,8 +126,7 @@ def of_pies(
     rows.append(count("n_pies_highest_tie", other_rule.sum()))
     rows += of_detection(cell, "pie", pruned.q, is_pie)
     rows += of_detection(cell, "pie_dense", dense.q, is_pie)
-    distance = forgetting.vote_distance(found["votes_dense"], found["votes_pruned"])
-    rows.append(count("vote_distance", distance.mean()))
+    rows.append(count("vote_distance", found["vote_distance"].mean()))
     if 0 < is_pie.sum() < n_examples:
         q = pruned.q.astype(np.float64)
         difference = np.nanmean(q[:, is_pie], axis=1) - np.nanmean(q[:, ~is_pie], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from common.model import checkpoints
 from common.model.wide_resnet import WideResNet
 from common.options import SCHEDULE_FLAGS
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, replace_file
 
 # In these a network may differ from the others of its study.
 OWN_KEYS = ("pruning_method", "sparsity", "parent")
@@ -152,6 +153,18 @@ def come_from(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int
         == describe(args, data, dense_cell, i)["digest"]
         for i in ids
     )
+
+
+def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
+    """Keep beside the figures what the networks of each cell were, for the report."""
+    recipes = {}
+    for cell, ids in cells.items():
+        network = describe(args, data, cell, ids[0])
+        hardware = {"trained_on": network["results"].get("device", "unknown")}
+        recipes[str(cell)] = network["config"] | network["versions"] | hardware | {"ids": ids}
+    path = paths.recipes(args.pies, args.learner)
+    text = json.dumps(recipes, indent=1)
+    replace_file(path, lambda temporary: temporary.write_text(text), lambda temporary: None)
 
 
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:

@@ -16,7 +16,7 @@ from common.analysis.predictions import Population
 from common.data import augment
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import population
+from common.experiments import population, publish
 from common.figures import plots, style
 from common.learning.methods import classification_views
 from common.model import evaluation
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         }
         summary.replace(args.pies, rows(cell, probed, is_pie, measured, data), all_groups=True)
         draw(args, data, cell, probed, is_pie, paired.select(measured), pruned.select(measured))
+    publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
     print(summary.format_groups(args.pies, args.learner, METRICS[args.pd_target]))
     return 0

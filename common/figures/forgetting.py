@@ -58,11 +58,9 @@ def vote_distances(a: Arrays) -> Figure:
     figure, axes = new_axes(4.8, 3.8)
     bins = np.linspace(0, 1, 26)
     groups = ((~a["is_pie"], GREEN, "other images"), (a["is_pie"], RED, "PIEs"))
-    axes.hist(
-        [a["distance"][members] for members, _, _ in groups], bins, stacked=True,
-        color=[colour for _, colour, _ in groups],
-        label=[f"{name} ({members.sum()})" for members, _, name in groups],
-    )  # fmt: skip
+    for members, colour, name in groups:
+        axes.hist(a["distance"][members], bins, histtype="stepfilled", color=colour, alpha=0.5,
+                  edgecolor=colour, label=f"{name} ({members.sum()})")  # fmt: skip
     axes.set(xlabel="Jensen-Shannon distance, dense to pruned votes", ylabel="images (log)")
     axes.set(title=describe(a), yscale="log")
     legend_below(figure, axes, 2)

@@ -162,12 +162,13 @@ def _projection(state: dict[str, Tensor] | None) -> ProjectionHead | None:
 
 
 def describe(models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None:
-    """A network's `config`, `results` and `digest` without building it; None as `read_parts`."""
+    """A network's `config`, `results`, `versions` and `digest` without building it; None as
+    `read_parts`."""
     parts = read_parts(models, cell, network_id)
     if parts is None:
         return None
     last = list(parts.values())[-1]
-    return {key: last[key] for key in ("config", "results", "digest")}
+    return {key: last[key] for key in ("config", "results", "versions", "digest")}
 
 
 def write(path: Path, contents: dict[str, Any]) -> str:

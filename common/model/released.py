@@ -61,6 +61,7 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
         "projection": projection,
         "config": config,
         "results": {"sparsity_reached": zeros / total},
+        "versions": {},
     }
     return {path: contents}
 

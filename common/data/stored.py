@@ -1,0 +1,32 @@
+"""The PIEs that earlier analyses left on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from common import paths
+from common.data import arrays
+from common.data.arrays import Arrays
+from common.paths import Cell
+
+KEYS = {"label", "is_pie", "modal_dense", "modal_pruned", "votes_dense", "votes_pruned"}
+KEYS |= {"vote_distance", "pie_images", "classes", "n_models", "n_examples"}
+
+
+def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
+    """Every analysed cell of both learners in a folder pies/<dataset>, sorted. Cells that saw other
+    test images than the newest one are left out: their column n is another example."""
+    files = {
+        cell: path
+        for path in pies.glob("*/pies_distribution/*.npz")
+        if (cell := paths.cell_of_pies(path)) is not None
+    }
+    found = {cell: arrays.load(files[cell]) for cell in sorted(files)}
+    complete = {cell: a for cell, a in found.items() if a is not None and a.keys() >= KEYS}
+    if not complete:
+        return {}
+    newest = max(complete, key=lambda cell: files[cell].stat().st_mtime)
+    label = complete[newest]["label"]
+    return {cell: a for cell, a in complete.items() if np.array_equal(a["label"], label)}

@@ -1,0 +1,28 @@
+"""What every analysis script writes at its end: claims, main table, report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from filelock import FileLock
+
+from common import paths
+from common.analysis import summary
+from common.experiments import claims
+from common.figures import report
+from common.runtime import replace_file
+
+
+def run(pies: Path) -> None:
+    """Rewrite them from what is stored; both learners' scripts may get here at once."""
+    with FileLock(paths.lock(paths.report(pies))):
+        claims.run(pies)
+        lines = [summary.table(pies, learner) for learner in paths.LEARNERS]
+
+        def write(temporary: Path) -> None:
+            with temporary.open("w", newline="") as file:
+                csv.writer(file).writerows([*lines[0], *lines[1][1:]])
+
+        replace_file(paths.main_table(pies), write, lambda temporary: None)
+        report.write(pies)
