@@ -362,6 +362,12 @@ class Parser(argparse.ArgumentParser):
             help="use so many test images, the first of each class (default: all)",
         )
         add(
+            "--figure_format",
+            choices=("png", "pdf"),
+            default="png",
+            help="pdf: each figure as PDF too, with its fonts (default: png)",
+        )
+        add(
             "--released_quirks",
             action="store_true",
             help="what the released code did: flip images upside down too when classifying, and "

@@ -5,12 +5,14 @@ Nothing heavy is imported at the top, so that a wrong flag is refused before tor
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +40,9 @@ class Failure(Exception):
         self.code = code
 
 
-class Interrupted(Exception):
-    """Raised at a safe point, after the state was saved, when a signal asked for a stop."""
+class Interrupted(BaseException):
+    """Raised at a safe point, after the state was saved, when a signal asked for a stop. Like
+    KeyboardInterrupt it is no Exception, so that no handler of errors takes it for one."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -190,3 +193,18 @@ def replace_file(path: Path, write: Callable[[Path], None], check: Callable[[Pat
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; one that says the same already is not touched."""
+    data = text.encode()
+    if path.exists() and path.read_bytes() == data:
+        return
+    replace_file(path, lambda temporary: temporary.write_bytes(data), lambda temporary: None)
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as `write_text` does; None is an empty field."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(rows)
+    write_text(path, buffer.getvalue())

@@ -3,6 +3,7 @@ far the votes moved. Pure numpy and scipy."""
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,9 @@ def class_impact(
     effect = normalised[1].mean(axis=0) - normalised[0].mean(axis=0)
     constant = (normalised[0].std(axis=0) < 1e-12) & (normalised[1].std(axis=0) < 1e-12)
     low, high, p_value = effect.copy(), effect.copy(), np.where(np.abs(effect) < 1e-12, 1.0, 0.0)
-    test = ttest_ind(normalised[1][:, ~constant], normalised[0][:, ~constant], equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of one population without any spread
+        test = ttest_ind(normalised[1][:, ~constant], normalised[0][:, ~constant], equal_var=False)
     interval = test.confidence_interval(0.95)
     p_value[~constant] = test.pvalue
     low[~constant], high[~constant] = interval.low, interval.high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from filelock import FileLock
 
 from common import paths
 from common.paths import Cell, format_sparsity
-from common.runtime import EXIT_WRITE, Failure, replace_file
+from common.runtime import EXIT_WRITE, Failure, write_csv
 
 
 class Row(NamedTuple):
@@ -65,7 +66,7 @@ def read(pies: Path) -> list[Row]:
                 )
                 for line in csv.DictReader(file)
             ]
-    except (KeyError, ValueError, csv.Error) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise Failure(
             EXIT_WRITE, f"{path}: damaged ({error}); remove it, then run again"
         ) from error
@@ -76,6 +77,8 @@ def replace(pies: Path, rows: list[Row], all_groups: bool = False) -> None:
     `all_groups`, in place of all groups of their metrics (a cell may no longer have any PIEs)."""
     width = 4 if all_groups else 5
     new = {line[:width] for line in rows}
+    # A mean over one network has no standard deviation: that of earlier networks must not stay.
+    new |= {(*key[:3], f"{key[3]}_sd", *key[4:]) for key in new}
     _rewrite(pies, lambda old: [line for line in old if line[:width] not in new] + rows)
 
 
@@ -93,22 +96,16 @@ def forget(pies: Path, cell: Cell) -> None:
         _rewrite(pies, of_others)
 
 
-def _rewrite(pies: Path, change) -> None:
+def _rewrite(pies: Path, change: Callable[[list[Row]], list[Row]]) -> None:
     path = paths.summary(pies)
     path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(temporary: Path, rows: list[Row]) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(Row._fields)
-            writer.writerows(
-                [f"{x:.10g}" if isinstance(x, float) else "" if x is None else x for x in line]
-                for line in rows
-            )
-
     with FileLock(paths.lock(path)):  # both learners' scripts may run at once
         rows = sorted(change(read(pies)), key=lambda line: (*line[:4], line.group))
-        replace_file(path, lambda temporary: write(temporary, rows), lambda temporary: None)
+        shown = (
+            [f"{value:.10g}" if isinstance(value, float) else value for value in line]
+            for line in rows
+        )
+        write_csv(path, [Row._fields, *shown])
 
 
 def format_table(pies: Path, learner: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,26 @@ Arrays = dict[str, np.ndarray]
 def load(path: Path) -> Arrays | None:
     """The arrays of a file; None if it is missing or damaged (numpy checks its checksums)."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return _read(path)
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
-        print(f"{path}: damaged; it will be made again")
+    except Exception as error:  # a damaged archive raises one of a dozen kinds
+        print(f"{path}: damaged ({type(error).__name__}); it will be made again")
         return None
 
 
 def save(path: Path, contents: Arrays) -> None:
-    """Write arrays; numpy adds no .npz to a name that has it."""
-    replace_file(path, lambda temporary: np.savez_compressed(temporary, **contents), load)
+    """Write arrays and read them back before they take their place. Raises ValueError for arrays
+    of objects, which would have to be pickled."""
+    for name, array in contents.items():
+        if np.asarray(array).dtype.hasobject:
+            raise ValueError(f"{path}: {name} holds objects")
+    replace_file(path, lambda temporary: np.savez_compressed(temporary, **contents), _read)
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def same(a: Arrays | None, b: Arrays) -> bool:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +16,15 @@ from torch import Tensor
 from common import presets
 from common.runtime import EXIT_DATA, Failure
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-KNOWN_SIZES = {"cifar10": 50_000, "digits": 1_297}  # training images
+# Groups of images in the summary, so no names of classes.
+RESERVED_NAMES = {"all", "pie", "non_pie"}
 FOLDER_IMAGE_SIZE = 32  # pixels; images of a folder data set are resized to this square
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
@@ -77,8 +82,10 @@ def load(
         name = Path(dataset).resolve().name
         classes, splits = _folder(Path(dataset), (limit, test_limit))
     train, test = (
-        _split(images, labels, len(classes), at_most, device)
-        for (images, labels), at_most in zip(splits, (limit, test_limit), strict=True)
+        _split(images, labels, len(classes), at_most, flag, device)
+        for (images, labels), at_most, flag in zip(
+            splits, (limit, test_limit), ("--limit", "--test_limit"), strict=True
+        )
     )
     mean, std = channel_statistics(train.images)
     if released_normalisation:
@@ -88,12 +95,15 @@ def load(
 
 def count_train_images(dataset: str, limit: int | None) -> int:
     """How many training images `load` would give, without reading any."""
-    if dataset in KNOWN_SIZES:
-        return min(KNOWN_SIZES[dataset], limit or KNOWN_SIZES[dataset])
-    train = Path(dataset) / "train"
-    sizes = [len(_image_files(train / name)) for name in _class_folders(train)]
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    return len(first_of_each_class(labels, len(sizes), limit))
+    if dataset == "digits":
+        labels, n_classes = _digits()[1][0][1], 10
+    else:
+        sizes = [5_000] * 10
+        if dataset != "cifar10":
+            train = Path(dataset) / "train"
+            sizes = [len(_image_files(train / name)) for name in _classes(Path(dataset))]
+        labels, n_classes = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+    return len(first_of_each_class(labels, n_classes, limit))
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,12 +136,17 @@ def first_of_each_class(labels: np.ndarray, n_classes: int, limit: int | None) -
 
 
 def _split(
-    images: np.ndarray, labels: np.ndarray, n_classes: int, limit: int | None, device: torch.device
+    images: np.ndarray,
+    labels: np.ndarray,
+    n_classes: int,
+    limit: int | None,
+    flag: str,
+    device: torch.device,
 ) -> Split:
     chosen = first_of_each_class(labels, n_classes, limit)
     if len(np.unique(labels[chosen])) < n_classes:
         raise Failure(
-            EXIT_DATA, f"{limit} images cannot cover {n_classes} classes; use a higher --limit"
+            EXIT_DATA, f"{limit} images cannot cover {n_classes} classes; use a higher {flag}"
         )
     images = np.ascontiguousarray(images[chosen])
     labels = labels[chosen].astype(np.int64)
@@ -187,14 +202,7 @@ def _cifar10(data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
 
 def _folder(root: Path, limits: tuple[int | None, int | None]) -> tuple[tuple[str, ...], Arrays]:
     """A folder with train/<class>/* and test/<class>/* images of any size."""
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise Failure(EXIT_DATA, f"{root / split}: missing; expected {split}/<class>/* images")
-    classes = _class_folders(root / "train")
-    if len(classes) < 2:
-        raise Failure(
-            EXIT_DATA, f"{root / 'train'}: {len(classes)} class folder(s); at least two are needed"
-        )
+    classes = _classes(root)
     unknown = sorted(set(_class_folders(root / "test")) - set(classes))
     if unknown:
         raise Failure(EXIT_DATA, f"{root / 'test' / unknown[0]}: no such class in train/")
@@ -203,6 +211,22 @@ def _folder(root: Path, limits: tuple[int | None, int | None]) -> tuple[tuple[st
         for split, limit in zip(("train", "test"), limits, strict=True)
     ]
     return classes, (arrays[0], arrays[1])
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    """The names of the classes of a folder data set, after checking that it is one."""
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise Failure(EXIT_DATA, f"{root / split}: missing; expected {split}/<class>/* images")
+    classes = _class_folders(root / "train")
+    if len(classes) < 2:
+        raise Failure(
+            EXIT_DATA, f"{root / 'train'}: {len(classes)} class folder(s); at least two are needed"
+        )
+    if reserved := sorted(RESERVED_NAMES & set(classes)):
+        name = reserved[0]
+        raise Failure(EXIT_DATA, f"{root / 'train' / name}: no class may be called {name!r}")
+    return classes
 
 
 def _class_folders(split: Path) -> tuple[str, ...]:
@@ -240,6 +264,16 @@ def _parallel_map(function: Callable[[Path], np.ndarray], items: list[Path]) -> 
         return list(pool.map(function, items))
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Of 16 bits a pixel, which Pillow would cut off at 255. Raises ValueError for other depths."""
+    from PIL import Image
+
+    values = np.asarray(image)
+    if not (image.mode.startswith("I") and values.min() >= 0 and values.max() < 65536):
+        raise ValueError(f"pixels of mode {image.mode}")
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+
+
 def _read_image(path: Path) -> np.ndarray:
     """[3,32,32] uint8; other sizes are resized bilinearly with antialiasing."""
     from PIL import Image
@@ -247,6 +281,8 @@ def _read_image(path: Path) -> np.ndarray:
     size = (FOLDER_IMAGE_SIZE, FOLDER_IMAGE_SIZE)
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                image = _eight_bits(image)
             pixels = image.convert("RGB")
             if pixels.size != size:
                 pixels = pixels.resize(size, Image.Resampling.BILINEAR)

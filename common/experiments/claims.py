@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from common.analysis import statistics, summary
 from common.analysis.statistics import Estimate
 from common.data import stored
 from common.paths import LEARNERS, PRUNING_METHODS, Cell
-from common.runtime import replace_file
+from common.runtime import write_csv
 
 TEXTS = {
     "K1": "At high sparsity, SupCon loses more examples than cross-entropy.",
@@ -40,17 +39,8 @@ class Claim(NamedTuple):
 def run(pies: Path) -> None:
     """Rewrite claims.csv from the summary and the stored PIEs."""
     claims = [*_more_lost(pies), *_early(pies), *_unique(pies), *_pies(pies), *_clusters(pies)]
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(Claim._fields)
-            writer.writerows(
-                [f"{x:.6g}" if isinstance(x, float) else "" if x is None else x for x in claim]
-                for claim in claims
-            )
-
-    replace_file(paths.claims(pies), write, lambda temporary: None)
+    shown = ([f"{x:.6g}" if isinstance(x, float) else x for x in claim] for claim in claims)
+    write_csv(paths.claims(pies), [Claim._fields, *shown])
 
 
 def claim(name: str, statistic: str, found: Estimate | None) -> Claim:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from common.experiments import population
 from common.figures import forgetting as forgetting_figures
 from common.figures import plots, style
 from common.paths import Cell
-from common.runtime import replace_file
+from common.runtime import write_csv
 
 
 def run(pies: Path) -> None:
@@ -43,12 +42,7 @@ def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
         expected[i, j] = expected[j, i] = pair.expected_jaccard
         numbers = (f"{value:.6g}" for value in pair[1:])
         lines.append((cells[i], cells[j], a.sum(), b.sum(), pair.common, *numbers))
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(lines)
-
-    replace_file(paths.overlap(pies).with_suffix(".csv"), write, lambda temporary: None)
+    write_csv(paths.overlap(pies).with_suffix(".csv"), lines)
     sizes = sorted({int(a["n_models"]) for a in found.values()})
     shown = {
         "cells": np.array([str(cell) for cell in cells]),

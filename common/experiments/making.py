@@ -140,7 +140,7 @@ def check_sparsity(weights: dict[str, Tensor], masks: dict[str, Tensor], sparsit
 
 
 def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_images: int) -> None:
-    """Loss and accuracy by epoch. The network is stored by now: no figure can cost a result."""
+    """Loss and accuracy by epoch; the network is stored by now."""
     from common.figures import plots, style
 
     path = paths.curves(pies, cell, network_id)
@@ -149,10 +149,7 @@ def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_im
         for name in ("stage", "epoch", "loss", "train_accuracy", "test_accuracy")
     }
     named = {"network": np.array(path.stem), "n_examples": np.array(n_images)}
-    try:
-        style.keep(path, plots.training_curves, curves | named)
-    except Exception as error:
-        tqdm.write(f"figure not drawn: {path}: {error}")
+    style.keep(path, plots.training_curves, curves | named)
 
 
 def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:

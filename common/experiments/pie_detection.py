@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from common.experiments import comparison, maps, pie_rows, population, publish
 from common.figures import forgetting as figures
 from common.figures import plots, style
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, replace_file
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, write_csv
 
 # The scores of predictions.Population by their name in the figures' files.
 SCORE_NAMES = {"q": "Q-SCORE", "z": "Z-SCORE", "l1": "L1_NORM"}
@@ -27,12 +26,13 @@ SCORE_NAMES = {"q": "Q-SCORE", "z": "Z-SCORE", "l1": "L1_NORM"}
 
 def run(args: argparse.Namespace) -> int:
     """Compare the dense population with every pruned one that is there."""
-    data = population.open_study(args)
+    data = population.load_data(args)
     dense_cell = paths.dense_cell(args.learner)
     dense_ids = population.ids_present(args, dense_cell)
     cells = population.pruned_cells(args, dense_ids)
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     check_flags(args, data, dense_ids)
+    population.prepare_output(args)
     dense = population.predict(args, data, dense_cell, dense_ids)
     summary.replace(args.pies, pie_rows.of_population(dense, data), all_groups=True)
     if args.null_index_start is not None:
@@ -128,15 +128,9 @@ def write_table(path: Path, found: Arrays, dense: Population, pruned: Population
         "entropy_pruned": forgetting.vote_entropy(found["votes_pruned"]),
         "vote_distance": found["vote_distance"],
     }
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            for values in zip(*(column.tolist() for column in columns.values()), strict=True):
-                writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-
-    replace_file(path, write, lambda temporary: None)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    shown = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
+    write_csv(path, [columns, *shown])
 
 
 def draw(

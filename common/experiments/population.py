@@ -18,25 +18,32 @@ from common.analysis.predictions import Population
 from common.data import arrays, datasets
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
+from common.figures import style
 from common.model import checkpoints
 from common.model.wide_resnet import WideResNet
 from common.options import SCHEDULE_FLAGS
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, replace_file
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, write_text
 
 # In these a network may differ from the others of its study.
 OWN_KEYS = ("pruning_method", "sparsity", "parent")
 HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "ids")
 
 
-def open_study(args: argparse.Namespace) -> Dataset:
-    """The data on the chosen device, after checking that results can be written."""
+def load_data(args: argparse.Namespace) -> Dataset:
+    """The data on the chosen device. Makes no folder yet: flags may still be refused."""
     device = runtime.pick_device(args.cuda_device)
-    for folder in (args.models, args.pies):
-        runtime.check_writable(folder)
     return datasets.load(
         args.dataset, args.data_dir, device, args.limit, args.test_limit, args.released_quirks
     )
+
+
+def prepare_output(args: argparse.Namespace) -> None:
+    """Raises Failure(EXIT_WRITE) before the work if its results could not be kept; says in what
+    formats figures are drawn."""
+    for folder in (args.models, args.pies):
+        runtime.check_writable(folder)
+    style.suffixes = [".png"] if args.figure_format == "png" else [".png", ".pdf"]
 
 
 def ids_present(args: argparse.Namespace, cell: Cell) -> list[int]:
@@ -163,8 +170,7 @@ def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, li
         hardware = {"trained_on": network["results"].get("device", "unknown")}
         recipes[str(cell)] = network["config"] | network["versions"] | hardware | {"ids": ids}
     path = paths.recipes(args.pies, args.learner)
-    text = json.dumps(recipes, indent=1)
-    replace_file(path, lambda temporary: temporary.write_text(text), lambda temporary: None)
+    write_text(path, json.dumps(recipes, indent=1))
 
 
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:

@@ -35,12 +35,13 @@ METRICS = {
 
 def run(args: argparse.Namespace) -> int:
     """Measure the first networks of the dense population and of every pruned one that is there."""
-    data = population.open_study(args)
+    data = population.load_data(args)
     population.check_knn(args, len(data.train))
     dense_cell = paths.dense_cell(args.learner)
     dense_ids = population.ids_present(args, dense_cell)
     cells = population.pruned_cells(args, dense_ids)
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
+    population.prepare_output(args)
     dense = population.predict(args, data, dense_cell, dense_ids)
     for cell, ids in cells.items():
         paired = dense.select(ids)

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     cells = [Cell(args.learner, "global", sparsity) for sparsity in args.pruning_percentages]
     if args.dry_run:
         return plan.finetuning(args, cells)
-    data = population.open_study(args)
+    data = population.load_data(args)
     making.check_batch_sizes(args, data)
     ids = population.ids_present(args, paths.dense_cell(args.learner))
     configs = {
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     }
     for cell in cells:  # refuse before the first training
         making.unfinished(cell, args, configs[cell])
+    population.prepare_output(args)
     runtime.stop_at_safe_point()
     for cell in cells:
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from filelock import FileLock
@@ -11,7 +10,7 @@ from common import paths
 from common.analysis import summary
 from common.experiments import claims
 from common.figures import report
-from common.runtime import replace_file
+from common.runtime import write_csv
 
 
 def run(pies: Path) -> None:
@@ -19,10 +18,5 @@ def run(pies: Path) -> None:
     with FileLock(paths.lock(paths.report(pies))):
         claims.run(pies)
         lines = [summary.table(pies, learner) for learner in paths.LEARNERS]
-
-        def write(temporary: Path) -> None:
-            with temporary.open("w", newline="") as file:
-                csv.writer(file).writerows([*lines[0], *lines[1][1:]])
-
-        replace_file(paths.main_table(pies), write, lambda temporary: None)
+        write_csv(paths.main_table(pies), [*lines[0], *lines[1][1:]])
         report.write(pies)

@@ -21,13 +21,14 @@ def run(args: argparse.Namespace) -> int:
     """For each sparsity, train the networks of the population that are missing."""
     if args.dry_run:
         return plan.training(args, {cell: recipe(args, cell) for cell in cells(args)})
-    data = population.open_study(args)
+    data = population.load_data(args)
     making.check_batch_sizes(args, data)
     method = METHODS[args.learner]
     configs = {cell: config(args, data, cell) for cell in cells(args)}
     for cell, cell_config in configs.items():  # refuse before the first training
         making.unfinished(cell, args, dict.fromkeys(args.ids, cell_config))
         check_schedule(args, data, cell_config)
+    population.prepare_output(args)
     runtime.stop_at_safe_point()
     for cell, cell_config in configs.items():
 

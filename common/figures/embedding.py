@@ -15,7 +15,8 @@ def umap_2d(embedding: np.ndarray, seed: int) -> np.ndarray:
         from umap import UMAP
 
         reducer = UMAP(
-            n_neighbors=min(15, len(embedding) - 1),
+            n_neighbors=max(2, min(15, len(embedding) - 1)),
+            init="spectral" if len(embedding) > 10 else "random",  # of a handful it is undefined
             min_dist=0.1,
             random_state=seed,
             n_jobs=1,  # what a fixed random state means anyway

@@ -20,7 +20,7 @@ from PIL import Image
 from common import paths
 from common.data import stored
 from common.data.arrays import Arrays
-from common.runtime import replace_file
+from common.runtime import write_text
 
 # The page stays small enough to be sent by mail: figures beyond this are left to the folder.
 FIGURE_BYTES = 3_000_000
@@ -60,7 +60,7 @@ def write(pies: Path) -> Path:
         run=_what_was_run(pies),
     )
     target = paths.report(pies)
-    replace_file(target, lambda temporary: temporary.write_text(page, "utf-8"), lambda path: None)
+    write_text(target, page)
     return target
 
 

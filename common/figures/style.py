@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,16 +31,30 @@ STYLE = {
 }
 
 
+# What `keep` draws; scripts set it from --figure_format.
+suffixes = [".png"]
+
+
 def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None:
-    """Store the arrays of a figure, then draw it; neither is touched if nothing has changed."""
+    """Store the arrays of a figure, then draw it; neither is touched if nothing has changed. A
+    figure that cannot be drawn is named on stderr: it never costs a result."""
     stored = path.with_suffix(".npz")
-    if path.exists() and stored.exists() and arrays.same(arrays.load(stored), contents):
+    missing = [path.with_suffix(s) for s in suffixes if not path.with_suffix(s).exists()]
+    if not (stored.exists() and arrays.same(arrays.load(stored), contents)):
+        missing = [path.with_suffix(suffix) for suffix in suffixes]
+        for suffix in (".png", ".pdf"):  # pictures of other arrays must not outlive them
+            path.with_suffix(suffix).unlink(missing_ok=True)
+        arrays.save(stored, contents)
+    if not missing:
         return
-    path.unlink(missing_ok=True)  # the picture of other arrays must not outlive a failure to draw
-    arrays.save(stored, contents)
     with rc_context(STYLE):
-        figure = draw(contents)
-        replace_file(path, lambda temporary: figure.savefig(temporary), lambda temporary: None)
+        try:
+            figure = draw(contents)
+        except Exception as error:
+            print(f"figure not drawn: {path}: {error}", file=sys.stderr)
+            return
+        for picture in missing:
+            replace_file(picture, figure.savefig, lambda temporary: None)
 
 
 def new_axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:

@@ -34,6 +34,8 @@ def supcon_loss(
         if features.dtype in (torch.bfloat16, torch.float16):
             features = features.float()
         z = F.normalize(features.flatten(0, 1), dim=1)  # [B*V,D]
+        if len(z) == 1:  # nothing to compare with
+            return 0 * features.sum()
         similarity = z @ z.T / temperature
         itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
         log_denominator = similarity.masked_fill(itself, -torch.inf).logsumexp(1)

@@ -110,8 +110,8 @@ def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Che
         network = WideResNet(**last["architecture"])
     try:
         network.load_state_dict(state)
-    except RuntimeError as error:
-        raise _refusal(path, f"its weights do not fit its architecture ({error})") from error
+    except RuntimeError as error:  # its message has a line for every key
+        raise _refusal(path, "its weights do not fit its architecture") from error
     projection = _projection(next(iter(parts.values())).get("projection"))
     if projection is not None:
         projection = projection.to(device)
@@ -193,7 +193,11 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict) or contents.get("digest") is None:
         raise _refusal(path, "not a checkpoint of this project")
     digest = contents.pop("digest")
-    if digest != _digest(contents):
+    try:
+        expected = _digest(contents)
+    except (AttributeError, TypeError, ValueError) as error:  # holds what `write` never writes
+        raise _refusal(path, "not a checkpoint of this project") from error
+    if digest != expected:
         raise _refusal(path, "damaged: its contents do not match their digest")
     return contents | {"digest": digest}
 

@@ -1,0 +1,570 @@
+"""Each figure is drawn of small arrays and asked what it shows."""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import image, rc_context
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+
+from common.data import arrays
+from common.data.arrays import Arrays
+from common.figures import forgetting, plots, style
+
+N = 24
+LABEL = np.arange(N) % 3
+IS_PIE = np.arange(N) % 5 == 0  # images 0, 5, 10, 15, 20: classes 0, 2, 1, 0, 2
+CLASSES = np.array(["cat", "dog", "ship"])
+
+
+def heading() -> Arrays:
+    return {
+        "learner": np.array("SupCon"),
+        "pruning_method": np.array("later_GMP"),
+        "sparsity": np.array("0.95"),
+        "n_models": np.array(7),
+        "n_examples": np.array(N),
+        "ids": np.arange(7),
+    }
+
+
+def numbers(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(1, 2, size=shape)
+
+
+def pies_by_class() -> Arrays:
+    return heading() | {"label": LABEL, "is_pie": IS_PIE, "classes": CLASSES}
+
+
+def common_pies() -> Arrays:
+    other = np.arange(N) % 10 == 0  # 0, 10, 20: all of them PIEs of the first learner too
+    other[1] = True
+    return heading() | {
+        "learners": np.array(["supervised", "SupCon"]),
+        "learner": np.array("supervised and SupCon"),
+        "label": LABEL,
+        "is_pie": np.stack([IS_PIE, other]),
+        "classes": CLASSES,
+    }
+
+
+def disagreement() -> Arrays:
+    return heading() | {
+        "label": LABEL,
+        "differ_dense": np.arange(N) < 4,
+        "differ_pruned": np.arange(N) % 3 == 1,
+        "classes": CLASSES,
+    }
+
+
+def score_scatter() -> Arrays:
+    scores = {"dense": numbers(0, N), "pruned": numbers(1, N) - 1}
+    return heading() | scores | {"score": np.array("Q-Score"), "is_pie": IS_PIE}
+
+
+def depth_scatter() -> Arrays:
+    depths = {"dense": np.arange(N) % 4 + 0.0, "pruned": np.arange(N) % 6 + 0.0}
+    return heading() | depths | {"target": np.array("prediction"), "is_pie": IS_PIE}
+
+
+def depth_against_q() -> Arrays:
+    return heading() | {
+        "q_dense": numbers(2, N),
+        "q_pruned": numbers(3, N),
+        "depth_dense": numbers(4, N),
+        "depth_pruned": numbers(5, N),
+        "target": np.array("label"),
+        "is_pie": IS_PIE,
+    }
+
+
+def probe_accuracy() -> Arrays:
+    accuracies = {"accuracy_dense": numbers(6, 7, 10) / 2, "accuracy_pruned": numbers(7, 7, 10) / 2}
+    return heading() | accuracies | {"target": np.array("label"), "is_pie": IS_PIE}
+
+
+def embedding_map() -> Arrays:
+    predicted = np.stack([LABEL, (LABEL + (np.arange(N) < 6)) % 3])
+    return {
+        "title": np.array("UMAP: SupCon global 0.95, id 0"),
+        "panels": np.array(["dense", "pruned"]),
+        "xy": numbers(8, 2, N, 2),
+        "predicted": predicted,
+        "label": LABEL,
+        "is_pie": IS_PIE,
+        "classes": CLASSES,
+        "n_examples": np.array(N),
+    }
+
+
+def training_curves() -> Arrays:
+    return {
+        "stage": np.array(["encoder"] * 4 + ["head"] * 3),
+        "epoch": np.array([0, 1, 2, 3, 0, 1, 2]),
+        "loss": numbers(9, 7),
+        "train_accuracy": np.array([np.nan] * 4 + [0.5, 0.6, 0.7]),
+        "test_accuracy": np.array([np.nan] * 4 + [0.4, np.nan, 0.6]),
+        "network": np.array("SupCon_dense_s0.00_id03"),
+        "n_examples": np.array(N),
+    }
+
+
+def class_impact() -> Arrays:
+    return heading() | {
+        "effect": np.array([-0.2, 0.05, 0.15]),
+        "low": np.array([-0.3, -0.05, 0.1]),
+        "high": np.array([-0.1, 0.15, 0.2]),
+        "p_value": np.array([0.001, 0.4, 0.01]),
+        "q_value": np.array([0.003, 0.4, 0.05]),
+        "classes": CLASSES,
+    }
+
+
+def pies_by_population_size() -> Arrays:
+    counts = np.random.default_rng(10).integers(5, 20, size=(3, 50))
+    return heading() | {"sizes": np.array([2, 4, 7]), "counts": counts, "null": counts // 2}
+
+
+def vote_distances() -> Arrays:
+    return heading() | {"distance": numbers(11, N) - 1, "is_pie": IS_PIE}
+
+
+def overlap_matrix() -> Arrays:
+    return {
+        "cells": np.array(["supervised global 0.90", "SupCon global 0.90"]),
+        "n_pies": np.array([17, 23]),
+        "jaccard": np.array([[1, 0.25], [0.25, 1]]),
+        "expected": np.array([[1, 0.125], [0.125, 1]]),
+        "n_models": np.array("7"),
+        "n_examples": np.array(N),
+    }
+
+
+EXAMPLES = {
+    plots.pies_by_class: pies_by_class,
+    plots.common_pies: common_pies,
+    plots.disagreement: disagreement,
+    plots.score_scatter: score_scatter,
+    plots.depth_scatter: depth_scatter,
+    plots.depth_against_q: depth_against_q,
+    plots.probe_accuracy: probe_accuracy,
+    plots.embedding_map: embedding_map,
+    plots.training_curves: training_curves,
+    forgetting.class_impact: class_impact,
+    forgetting.pies_by_population_size: pies_by_population_size,
+    forgetting.vote_distances: vote_distances,
+    forgetting.overlap_matrix: overlap_matrix,
+}
+Draw = Callable[[Arrays], Figure]
+every_figure = pytest.mark.parametrize("draw", EXAMPLES, ids=lambda draw: draw.__name__)
+
+
+def titles(figure: Figure) -> str:
+    texts = [axes.get_title() for axes in figure.axes]
+    return "\n".join([figure.get_suptitle(), *texts])
+
+
+def legend_texts(figure: Figure) -> list[str]:
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+
+
+def pixels(draw: Draw, a: Arrays) -> np.ndarray:
+    buffer = io.BytesIO()
+    with rc_context(style.STYLE):
+        draw(a).savefig(buffer)
+    buffer.seek(0)
+    return image.imread(buffer)
+
+
+def points(axes: Axes, label: str) -> np.ndarray:
+    """The points that the legend calls `label`, [n,2]."""
+    (found,) = [
+        collection
+        for collection in axes.collections
+        if isinstance(collection, PathCollection) and collection.get_label().startswith(label)
+    ]
+    return np.asarray(found.get_offsets())
+
+
+def heights(axes: Axes) -> dict[str, list[float]]:
+    """The bars that the legend names, by its text."""
+    return {
+        container.get_label(): [bar.get_height() for bar in container]
+        for container in axes.containers
+    }
+
+
+@every_figure
+def test_every_figure_says_how_many_images_it_shows(draw: Draw) -> None:
+    figure = draw(EXAMPLES[draw]())
+    assert isinstance(figure, Figure)
+    assert f"{N} test images" in titles(figure) or f"{N} training images" in titles(figure)
+    assert "7 networks" in titles(figure) or "1 network, " in titles(figure)
+
+
+@every_figure
+def test_every_figure_has_a_legend_and_named_axes(draw: Draw) -> None:
+    figure = draw(EXAMPLES[draw]())
+    if draw is forgetting.overlap_matrix:  # its cells and numbers are written into it
+        return
+    assert len(legend_texts(figure)) >= 1
+    assert all(not text.startswith("_") for text in legend_texts(figure))
+    for axes in figure.axes:
+        assert axes.get_ylabel()
+        assert axes.get_xlabel() or len(axes.get_shared_x_axes().get_siblings(axes)) > 1
+
+
+@every_figure
+def test_figures_name_the_cell_that_they_show(draw: Draw) -> None:
+    text = titles(draw(EXAMPLES[draw]()))
+    assert "SupCon" in text or draw is forgetting.overlap_matrix
+    if "sparsity" in EXAMPLES[draw]():
+        assert "later GMP pruning, sparsity 0.95" in text
+
+
+@every_figure
+def test_drawing_changes_no_array(draw: Draw) -> None:
+    made, before = EXAMPLES[draw](), EXAMPLES[draw]()
+    draw(made)
+    assert arrays.same(made, before)
+
+
+@every_figure
+def test_a_figure_can_be_drawn_again_from_the_file_beside_it(draw: Draw, tmp_path: Path) -> None:
+    path = tmp_path / "figures" / "figure.png"
+    style.keep(path, draw, EXAMPLES[draw]())
+    stored = arrays.load(path.with_suffix(".npz"))
+    assert arrays.same(stored, EXAMPLES[draw]())
+    assert np.array_equal(image.imread(path), pixels(draw, stored))
+    assert {p.name for p in path.parent.iterdir()} == {"figure.png", "figure.npz"}
+
+
+# What the figures show
+
+
+def test_bars_count_the_pies_of_each_class() -> None:
+    (axes,) = plots.pies_by_class(pies_by_class()).axes
+    assert heights(axes) == {"PIEs (5)": [2, 1, 2]}
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["cat", "dog", "ship"]
+
+
+def test_no_pies_make_no_bars() -> None:
+    nothing = pies_by_class() | {"is_pie": np.zeros(N, dtype=bool)}
+    (axes,) = plots.pies_by_class(nothing).axes
+    assert heights(axes) == {"PIEs (0)": [0, 0, 0]}
+
+
+def test_common_pies_are_counted_once_for_each_learner() -> None:
+    (axes,) = plots.common_pies(common_pies()).axes
+    assert heights(axes) == {
+        "supervised, common (3)": [1, 1, 1],
+        "supervised, unique (2)": [1, 0, 1],
+        "SupCon, common (3)": [1, 1, 1],
+        "SupCon, unique (1)": [0, 1, 0],
+    }
+
+
+def test_disagreements_are_counted_by_class() -> None:
+    (axes,) = plots.disagreement(disagreement()).axes
+    assert heights(axes) == {"dense (4)": [2, 1, 1], "pruned (8)": [0, 8, 0]}
+
+
+def test_a_scatter_has_the_pies_in_one_colour_and_the_rest_in_another() -> None:
+    a = score_scatter()
+    (axes,) = plots.score_scatter(a).axes
+    both = np.stack([a["dense"], a["pruned"]], axis=1)
+    assert points(axes, "PIEs (5)").tolist() == both[IS_PIE].tolist()
+    assert points(axes, "other images (19)").tolist() == both[~IS_PIE].tolist()
+    assert "dense" in axes.get_xlabel()
+    assert "pruned" in axes.get_ylabel()
+
+
+def test_the_diagonal_of_a_scatter_covers_both_axes() -> None:
+    a = score_scatter()
+    (axes,) = plots.score_scatter(a).axes
+    (line,) = [line for line in axes.get_lines() if line.get_label() == "y = x"]
+    ends = [a["pruned"].min(), a["dense"].max()]
+    assert list(line.get_xdata()) == list(line.get_ydata()) == ends
+
+
+def test_images_without_a_score_are_left_out() -> None:
+    a = score_scatter()
+    a["dense"][3] = a["pruned"][5] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels(plots.score_scatter, a)
+        figure = plots.score_scatter(a)
+    (line,) = [line for line in figure.axes[0].get_lines() if line.get_label() == "y = x"]
+    assert np.isfinite([line.get_xdata(), line.get_ydata()]).all()
+
+
+def test_a_population_without_any_score_still_gives_a_figure() -> None:
+    """Networks pruned to death have constant embeddings, whose scores are undefined."""
+    a = score_scatter()
+    a["pruned"][:] = np.nan
+    pixels(plots.score_scatter, a)
+    a["dense"][:] = np.nan
+    pixels(plots.score_scatter, a)
+
+
+def test_depths_are_moved_by_less_than_they_differ() -> None:
+    a = depth_scatter()
+    (axes,) = plots.depth_scatter(a).axes
+    shown = points(axes, "other images")
+    assert np.array_equal(np.round(shown), np.stack([a["dense"], a["pruned"]], axis=1)[~IS_PIE])
+    assert np.abs(shown - np.round(shown)).max() <= 0.15
+    assert len(np.unique(shown)) == shown.size
+    assert np.array_equal(shown, points(plots.depth_scatter(a).axes[0], "other images"))
+
+
+def test_depth_is_drawn_against_q_in_either_population() -> None:
+    a = depth_against_q()
+    for axes, which in zip(plots.depth_against_q(a).axes, ("dense", "pruned"), strict=True):
+        both = np.stack([a[f"q_{which}"], a[f"depth_{which}"]], axis=1)
+        assert points(axes, "PIEs").tolist() == both[IS_PIE].tolist()
+        assert which in axes.get_title()
+        assert "label" in axes.get_ylabel()
+
+
+def test_probe_accuracy_is_the_mean_over_networks_with_its_spread() -> None:
+    a = probe_accuracy()
+    (axes,) = plots.probe_accuracy(a).axes
+    for line, band, which in zip(
+        axes.get_lines(), axes.collections, ("dense", "pruned"), strict=True
+    ):
+        values = 100 * a[f"accuracy_{which}"]
+        assert line.get_label() == which
+        assert line.get_xdata().tolist() == list(range(1, 11))
+        assert line.get_ydata() == pytest.approx(values.mean(axis=0))
+        edge = band.get_paths()[0].vertices[:, 1]
+        assert edge.max() == pytest.approx((values.mean(axis=0) + values.std(axis=0, ddof=1)).max())
+        assert edge.min() == pytest.approx((values.mean(axis=0) - values.std(axis=0, ddof=1)).min())
+
+
+def test_one_network_has_no_band() -> None:
+    a = probe_accuracy()
+    one = a | {name: a[name][:1] for name in ("accuracy_dense", "accuracy_pruned")}
+    (axes,) = plots.probe_accuracy(one).axes
+    assert len(axes.get_lines()) == 2
+    assert len(axes.collections) == 0
+
+
+def test_a_map_marks_classes_pies_and_wrong_predictions() -> None:
+    a = embedding_map()
+    dense, pruned = plots.embedding_map(a).axes
+    assert dense.get_title() == f"dense: 0 of {N} wrong"
+    assert pruned.get_title() == f"pruned: 6 of {N} wrong"
+    for axes, i in ((dense, 0), (pruned, 1)):
+        for c, name in enumerate(CLASSES):
+            members = a["predicted"][i] == c
+            assert points(axes, name).tolist() == a["xy"][i][members].tolist()
+        assert points(axes, "PIE").tolist() == a["xy"][i][IS_PIE].tolist()
+    assert points(pruned, "wrong").tolist() == a["xy"][1][:6].tolist()
+
+
+def test_a_map_of_many_classes_tells_them_apart() -> None:
+    n = 60
+    a = embedding_map() | {
+        "xy": numbers(1, 2, n, 2),
+        "predicted": np.stack([np.arange(n)] * 2),
+        "label": np.arange(n),
+        "is_pie": np.zeros(n, dtype=bool),
+        "classes": np.array([f"class {c}" for c in range(n)]),
+        "n_examples": np.array(n),
+    }
+    axes = plots.embedding_map(a).axes[0]
+    looks = [
+        (tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes())
+        for c in axes.collections
+        if c.get_label().startswith("class")
+    ]
+    assert len(looks) == len(set(looks)) == n
+
+
+def test_curves_have_a_panel_for_each_stage() -> None:
+    a = training_curves()
+    figure = plots.training_curves(a)
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["encoder", "head"]
+    lines = {
+        (i, line.get_label()): (line.get_xdata().tolist(), line.get_ydata().tolist())
+        for i, axes in enumerate(figure.axes)
+        for line in axes.get_lines()
+    }
+    assert lines[0, "training loss"] == ([0, 1, 2, 3], a["loss"][:4].tolist())
+    assert lines[1, "training loss"] == ([0, 1, 2], a["loss"][4:].tolist())
+    assert lines[2, "train accuracy"] == ([0, 1, 2], [50.0, 60.0, 70.0])
+    assert lines[2, "test accuracy"] == ([0, 2], [40.0, 60.0])
+    assert len(lines) == 4  # nothing is classified while the encoder learns
+
+
+def test_a_dense_cell_has_no_sparsity_in_its_title() -> None:
+    dense = {"pruning_method": np.array("dense"), "sparsity": np.array("0.00")}
+    text = titles(plots.pies_by_class(pies_by_class() | dense))
+    assert "SupCon, dense" in text
+    assert "sparsity" not in text
+
+
+def test_class_impact_tells_flagged_classes_from_others() -> None:
+    a = class_impact()
+    (axes,) = forgetting.class_impact(a).axes
+    shown = {
+        container.get_label(): np.stack(container.lines[0].get_data(), axis=1)
+        for container in axes.containers
+    }
+    assert shown.keys() == {"q ≤ 0.05 (2 classes)", "q > 0.05 (1 classes)"}
+    assert shown["q ≤ 0.05 (2 classes)"] == pytest.approx(np.array([[0, -20], [2, 15]]))
+    assert shown["q > 0.05 (1 classes)"] == pytest.approx(np.array([[1, 5]]))
+    bars = np.concatenate(
+        [segment for bar in axes.containers for segment in bar.lines[2][0].get_segments()]
+    )
+    assert sorted(bars[:, 1]) == pytest.approx(sorted(100 * np.append(a["low"], a["high"])))
+
+
+def test_pies_by_population_size_have_a_mean_and_a_band() -> None:
+    a = pies_by_population_size()
+    (axes,) = forgetting.pies_by_population_size(a).axes
+    for line, band, name in zip(
+        axes.get_lines(), axes.collections, ("counts", "null"), strict=True
+    ):
+        assert line.get_xdata().tolist() == [2, 4, 7]
+        assert line.get_ydata() == pytest.approx(a[name].mean(axis=1))
+        edge = band.get_paths()[0].vertices[:, 1]
+        low, high = np.percentile(a[name], [2.5, 97.5], axis=1)
+        assert (edge.min(), edge.max()) == pytest.approx((low.min(), high.max()))
+
+
+def test_every_image_is_in_the_histogram_of_vote_distances() -> None:
+    assert set(legend_texts(forgetting.vote_distances(vote_distances()))) == {
+        "PIEs (5)",
+        "other images (19)",
+    }
+    nothing = vote_distances() | {"is_pie": np.zeros(N, dtype=bool)}
+    pixels(forgetting.vote_distances, nothing)
+
+
+def test_an_overlap_is_written_with_what_chance_would_give() -> None:
+    (axes,) = forgetting.overlap_matrix(overlap_matrix()).axes
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[1, 0].split() == texts[0, 1].split() == ["0.25", "(0.12)"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
+        "supervised global 0.90 (17)",
+        "SupCon global 0.90 (23)",
+    ]
+
+
+# Keeping figures
+
+
+class Recorder:
+    """Draws like `pies_by_class`, and counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, a: Arrays) -> Figure:
+        self.calls += 1
+        return plots.pies_by_class(a)
+
+
+def times(path: Path) -> list[int]:
+    return [p.stat().st_mtime_ns for p in (path, path.with_suffix(".npz"))]
+
+
+def test_nothing_is_drawn_when_nothing_has_changed(tmp_path: Path) -> None:
+    path, draw = tmp_path / "figure.png", Recorder()
+    style.keep(path, draw, pies_by_class())
+    before = times(path)
+    time.sleep(0.02)
+    style.keep(path, draw, pies_by_class())
+    assert draw.calls == 1
+    assert times(path) == before
+
+
+@pytest.mark.parametrize("change", ["value", "type", "more", "less"])
+def test_a_figure_is_drawn_again_when_its_arrays_change(change: str, tmp_path: Path) -> None:
+    path, draw = tmp_path / "figure.png", Recorder()
+    style.keep(path, draw, pies_by_class() | {"extra": np.array(1)})
+    changed = pies_by_class() | {"extra": np.array(1)}
+    if change == "value":
+        changed["is_pie"] = ~IS_PIE
+    elif change == "type":
+        changed["label"] = LABEL.astype(np.int8)
+    elif change == "more":
+        changed["more"] = np.array(0)
+    else:
+        del changed["extra"]
+    style.keep(path, draw, changed)
+    assert draw.calls == 2
+    assert arrays.same(arrays.load(path.with_suffix(".npz")), changed)
+    assert np.array_equal(image.imread(path), pixels(plots.pies_by_class, changed))
+
+
+@pytest.mark.parametrize("missing", [".png", ".npz"])
+def test_a_figure_is_drawn_again_when_a_file_is_gone(missing: str, tmp_path: Path) -> None:
+    path, draw = tmp_path / "figure.png", Recorder()
+    style.keep(path, draw, pies_by_class())
+    path.with_suffix(missing).unlink()
+    style.keep(path, draw, pies_by_class())
+    assert draw.calls == 2
+    assert path.exists()
+    assert path.with_suffix(".npz").exists()
+
+
+def test_a_figure_is_drawn_again_when_its_arrays_are_damaged(tmp_path: Path) -> None:
+    path, draw = tmp_path / "figure.png", Recorder()
+    style.keep(path, draw, pies_by_class())
+    stored = path.with_suffix(".npz")
+    stored.write_bytes(stored.read_bytes()[:100])
+    style.keep(path, draw, pies_by_class())
+    assert draw.calls == 2
+    assert arrays.same(arrays.load(stored), pies_by_class())
+
+
+def test_a_figure_that_failed_is_drawn_at_the_next_attempt(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the picture of old arrays would stay beside the new ones for ever."""
+    path = tmp_path / "figure.png"
+    style.keep(path, plots.pies_by_class, pies_by_class())
+    changed = pies_by_class() | {"is_pie": ~IS_PIE}
+
+    def failing(a: Arrays) -> Figure:
+        raise RuntimeError("no fonts")
+
+    style.keep(path, failing, changed)
+    assert "no fonts" in capsys.readouterr().err
+    assert not path.exists()
+    style.keep(path, plots.pies_by_class, changed)
+    assert np.array_equal(image.imread(path), pixels(plots.pies_by_class, changed))
+
+
+def test_an_undefined_score_is_no_change(tmp_path: Path) -> None:
+    a, path = score_scatter(), tmp_path / "figure.png"
+    a["dense"][0] = np.nan
+    style.keep(path, plots.score_scatter, a)
+    before = times(path)
+    style.keep(path, plots.score_scatter, {name: array.copy() for name, array in a.items()})
+    assert times(path) == before
+
+
+def test_figures_come_as_pdf_too_with_their_fonts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "figure.png"
+    style.keep(path, plots.pies_by_class, pies_by_class())
+    drawn = path.stat().st_mtime_ns
+    monkeypatch.setattr(style, "suffixes", [".png", ".pdf"])
+    style.keep(path, plots.pies_by_class, pies_by_class())
+    assert path.stat().st_mtime_ns == drawn
+    pdf = path.with_suffix(".pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf  # TrueType, embedded
