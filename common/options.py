@@ -471,10 +471,10 @@ def _depth(text: str) -> int:
 def _sparsities(text: str) -> list[float]:
     accepted = "sparsities from 0 to below 1, separated by commas, each once"
     try:
-        values = [round(_fraction(part), 10) for part in text.split(",")]
+        values = [abs(round(_fraction(part), 10)) for part in text.split(",")]  # -0.0 is 0.0
     except argparse.ArgumentTypeError:
         _refuse(text, accepted)
-    if len(set(values)) < len(values):
+    if len(set(values)) < len(values) or max(values) == 1:  # ten decimals are kept
         _refuse(text, accepted)
     return values
 
@@ -489,12 +489,16 @@ def _pruning_methods(text: str) -> list[str]:
 def _folder(text: str) -> Path:
     if not text or "\0" in text or any(len(part.encode()) > 255 for part in Path(text).parts):
         _refuse(text, "a folder whose name a file system can hold")
-    if Path(text).exists() and not Path(text).is_dir():
+    try:
+        is_other = Path(text).exists() and not Path(text).is_dir()
+    except OSError as error:  # too long as a whole, say
+        _refuse(text, f"a folder ({error.strerror})")
+    if is_other:
         _refuse(text, "a folder; this is a file")
     return Path(text)
 
 
 def _dataset(text: str) -> str:
-    if text not in ("cifar10", "digits") and not ("\0" not in text and Path(text).is_dir()):
+    if text not in ("cifar10", "digits") and not _folder(text).is_dir():
         _refuse(text, "cifar10, digits, or an existing folder with train/ and test/")
     return text

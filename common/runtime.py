@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,27 +172,48 @@ def append_log(path: Path, record: dict[str, Any]) -> None:
         print(f"log not written: {path}: {error.strerror}", file=sys.stderr)
 
 
-def replace_file(path: Path, write: Callable[[Path], None], check: Callable[[Path], Any]) -> None:
+def replace_file(
+    path: Path, write: Callable[[Path], object], check: Callable[[Path], object]
+) -> None:
     """Write a file beside its place, flush it to the disk, check it, and move it into place.
 
-    The previous file survives every failure. `write` and `check` get the temporary path;
-    `check` raises if what was written cannot be read back.
+    The previous file survives every failure. `write` and `check` get the temporary path; `check`
+    must raise if what was written cannot be read back.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    replace_files({path: write}, check)
+
+
+def replace_files(
+    writes: Mapping[Path, Callable[[Path], object]], check: Callable[[Path], object]
+) -> None:
+    """`replace_file` for files that belong together: all are written and checked before the first
+    one is moved."""
+    temporary = {
+        path: path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}") for path in writes
+    }
     try:
-        write(temporary)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        check(temporary)
-        temporary.replace(path)
+        for path, write in writes.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary[path])
+            with temporary[path].open("rb+") as written:
+                os.fsync(written.fileno())
+            check(temporary[path])
+        for path in writes:
+            temporary[path].replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+        for leftover in temporary.values():
+            leftover.unlink(missing_ok=True)
+    for folder in {path.parent for path in writes}:
+        _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    """A renaming is on the disk only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,8 @@ def load(path: Path) -> Arrays | None:
         return _read(path)
     except FileNotFoundError:
         return None
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # a damaged archive raises one of a dozen kinds
         print(f"{path}: damaged ({type(error).__name__}); it will be made again")
         return None

@@ -265,13 +265,14 @@ def _parallel_map(function: Callable[[Path], np.ndarray], items: list[Path]) -> 
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Of 16 bits a pixel, which Pillow would cut off at 255. Raises ValueError for other depths."""
+    """Of up to 16 bits a pixel, which Pillow would cut off at 255. Raises ValueError for others."""
     from PIL import Image
 
     values = np.asarray(image)
     if not (image.mode.startswith("I") and values.min() >= 0 and values.max() < 65536):
         raise ValueError(f"pixels of mode {image.mode}")
-    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+    deep = "16" in image.mode or values.max() > 255
+    return Image.fromarray(np.round(values / (257 if deep else 1)).astype(np.uint8))
 
 
 def _read_image(path: Path) -> np.ndarray:

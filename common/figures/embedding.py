@@ -8,8 +8,8 @@ import numpy as np
 
 
 def umap_2d(embedding: np.ndarray, seed: int) -> np.ndarray:
-    """[N,D] -> [N,2] float32, the same for the same seed; UMAP's defaults (15 neighbours, minimal
-    distance 0.1). Importing UMAP compiles for seconds, so it happens only here."""
+    """[N,D], N >= 3 -> [N,2] float32, the same for the same seed; UMAP's defaults (15 neighbours,
+    minimal distance 0.1). Importing UMAP compiles for seconds, so it happens only here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parts of UMAP that are not used here
         from umap import UMAP

@@ -182,7 +182,8 @@ def _prunable_parts(network: WideResNet) -> tuple[dict[str, Tensor], dict[str, T
 def classification_views(config: Config) -> Augmentation:
     """How images are augmented wherever they are classified."""
     views = CLASSIFICATION_VIEWS[config["preset"]]
-    return views._replace(vertical_flip=0.5) if config["released_quirks"] else views
+    upside_down = config["released_quirks"] and config["preset"] == "paper"
+    return views._replace(vertical_flip=0.5) if upside_down else views
 
 
 def _warmup(config: Config) -> float:

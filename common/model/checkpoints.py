@@ -11,6 +11,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from common import paths
 from common.model import released
 from common.model.wide_resnet import ProjectionHead, WideResNet
 from common.paths import Cell
-from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, replace_file
+from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, replace_files
 
 FORMAT = 1
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -76,25 +77,18 @@ def save(
         return
     is_head = {name: name in CLASSIFIER for name in state}
     projection = modules["projection"].state_dict() if "projection" in modules else {}
-    encoder_digest = write(
-        files["encoder"],
-        common
-        | {
-            "model": {name: tensor for name, tensor in state.items() if not is_head[name]},
-            "masks": {name: mask for name, mask in kept.items() if not is_head[name]},
-            "projection": {name: tensor.detach().cpu() for name, tensor in projection.items()},
-        },
-    )
-    write(
-        files["head"],
-        common
-        | {
-            "model": {name: tensor for name, tensor in state.items() if is_head[name]},
-            "masks": {name: mask for name, mask in kept.items() if is_head[name]},
-            "results": results,
-            "encoder": encoder_digest,
-        },
-    )
+    encoder = common | {
+        "model": {name: tensor for name, tensor in state.items() if not is_head[name]},
+        "masks": {name: mask for name, mask in kept.items() if not is_head[name]},
+        "projection": {name: tensor.detach().cpu() for name, tensor in projection.items()},
+    }
+    head = common | {
+        "model": {name: tensor for name, tensor in state.items() if is_head[name]},
+        "masks": {name: mask for name, mask in kept.items() if is_head[name]},
+        "results": results,
+        "encoder": _digest(encoder),
+    }
+    _write_together({files["encoder"]: encoder, files["head"]: head})
 
 
 def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Checkpoint:
@@ -102,7 +96,9 @@ def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Che
     parts = read_parts(models, cell, network_id)
     if parts is None:
         path = next(iter(paths.checkpoints(models, cell, network_id).values()))
-        raise Failure(EXIT_CHECKPOINT, f"{path}: missing, or only half of a network is there")
+        raise Failure(
+            EXIT_CHECKPOINT, f"{path}: missing, or its encoder and head are not of one network"
+        )
     state = {name: tensor for part in parts.values() for name, tensor in part["model"].items()}
     masks = {name: mask for part in parts.values() for name, mask in part["masks"].items()}
     path, last = list(parts.items())[-1]
@@ -132,11 +128,11 @@ def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str
     if not all(path.exists() for path in files):
         return _read_released(models, cell, network_id)
     parts = {path: read(path) for path in files}
-    asked = {**cell._asdict(), "network_id": network_id}
+    asked = {"format": FORMAT, **cell._asdict(), "network_id": network_id}
     for path, contents in parts.items():
         for key, value in asked.items():
             if contents.get(key) != value:
-                raise _refusal(path, f"its {key} is {contents.get(key)}, its name says {value}")
+                raise _refusal(path, f"its {key} is {contents.get(key)}, not {value}")
     if len(parts) == 2 and parts[files[1]].get("encoder") != parts[files[0]]["digest"]:
         return None
     return parts
@@ -172,14 +168,21 @@ def describe(models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None
 
 
 def write(path: Path, contents: dict[str, Any]) -> str:
-    """Write tensors and plain types, atomically, with a digest of them, which is returned."""
-    for name, tensor in _tensors(contents.get("model", contents.get("modules"))):
-        if not tensor.isfinite().all():
-            raise Failure(EXIT_NON_FINITE, f"{path}: not written, {name[1:]} is not finite")
-    digest = _digest(contents)
-    contents = contents | {"digest": digest}
-    replace_file(path, lambda temporary: torch.save(contents, temporary), read)
-    return digest
+    """Write tensors and plain types, atomically, with a digest of them, which is returned. Raises
+    Failure(EXIT_NON_FINITE) rather than store weights that are not finite."""
+    _write_together({path: contents})
+    return _digest(contents)
+
+
+def _write_together(files: dict[Path, dict[str, Any]]) -> None:
+    writes = {}
+    for path, contents in files.items():
+        weights = {key: contents.get(key) for key in ("model", "projection", "modules")}
+        for name, tensor in _tensors(weights):
+            if not tensor.isfinite().all():
+                raise Failure(EXIT_NON_FINITE, f"{path}: not written, {name[1:]} is not finite")
+        writes[path] = partial(torch.save, contents | {"digest": _digest(contents)})
+    replace_files(writes, read)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -188,6 +191,8 @@ def read(path: Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise Failure(EXIT_CHECKPOINT, f"{path}: missing") from error
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # a damaged file raises one of a dozen kinds
         raise _refusal(path, "damaged, or not a checkpoint of this project") from error
     if not isinstance(contents, dict) or contents.get("digest") is None:
@@ -211,7 +216,7 @@ def _tensors(contents: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
         return [(prefix, contents)]
     if isinstance(contents, dict):
         items = list(contents.items())
-    elif isinstance(contents, list):
+    elif isinstance(contents, list | tuple):
         items = list(enumerate(contents))
     else:
         return []

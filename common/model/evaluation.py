@@ -27,10 +27,12 @@ def outputs(
     the float32 ones in [0, 1] that the network sees: as they are, or augmented."""
     was_training = network.training
     network.eval()
-    for start in range(0, len(split), batch_size):
-        images = data.normalise(view(split.images[start : start + batch_size]))
-        yield network(images.contiguous(memory_format=torch.channels_last), probes=probes)
-    network.train(was_training)
+    try:
+        for start in range(0, len(split), batch_size):
+            images = data.normalise(view(split.images[start : start + batch_size]))
+            yield network(images.contiguous(memory_format=torch.channels_last), probes=probes)
+    finally:
+        network.train(was_training)
 
 
 def accuracy(network: WideResNet, data: Dataset, split: Split) -> float:

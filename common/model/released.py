@@ -69,6 +69,8 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
 def _load(path: Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, PermissionError):
+        raise
     except Exception as error:  # a damaged file raises one of a dozen kinds
         raise Failure(EXIT_CHECKPOINT, f"{path}: damaged, or not a checkpoint") from error
     if not isinstance(contents, dict):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Study
-from running import FINETUNING, STUDY, TRAINING, run_here
+from running import FINETUNING, STUDY, TRAINING, Study, run_here
 
 from common.learning.pruning import sparsity_by_layer
 from common.model import checkpoints, wide_resnet

@@ -1,0 +1,243 @@
+"""Nearest-neighbour probes against scikit-learn, prediction depth against a naive loop."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import silhouette_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from common.analysis.probes import (
+    QUERIES_AT_ONCE,
+    knn_predict,
+    prediction_depth,
+    released_depth,
+    silhouette,
+)
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+    ),
+]
+
+
+def points(seed: int, n: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
+
+
+def naive_knn(bank: np.ndarray, bank_labels: np.ndarray, queries: np.ndarray, k: int) -> list[int]:
+    """Sort all distances in double precision; of the most frequent labels the lowest."""
+    predicted = []
+    for query in queries.astype(np.float64):
+        distance = ((bank.astype(np.float64) - query) ** 2).sum(axis=1)
+        votes = Counter(int(bank_labels[i]) for i in np.argsort(distance, kind="stable")[:k])
+        predicted.append(min(c for c, count in votes.items() if count == max(votes.values())))
+    return predicted
+
+
+def naive_depth(probe_labels: np.ndarray, target: np.ndarray) -> list[int]:
+    """The definition, word by word."""
+    n_layers, n_images = probe_labels.shape
+    depths = []
+    for n in range(n_images):
+        agrees = [bool(probe_labels[layer, n] == target[n]) for layer in range(n_layers)]
+        depths.append(
+            next(
+                depth
+                for depth in range(n_layers + 1)
+                if all(agrees[depth:]) and (depth == 0 or not agrees[depth - 1])
+            )
+        )
+    return depths
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("k", [1, 2, 5, 30, 60])
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_knn_agrees_with_scikit_learn_and_a_loop(device: str, k: int, n_classes: int) -> None:
+    bank, queries = points(0, 60, 7), points(1, 40, 7)
+    labels = np.random.default_rng(2).integers(n_classes, size=60)
+    found = knn_predict(
+        torch.from_numpy(bank).to(device), labels, torch.from_numpy(queries).to(device),
+        k, n_classes,
+    )  # fmt: skip
+    reference = KNeighborsClassifier(k, algorithm="brute").fit(bank, labels)
+    assert found.tolist() == reference.predict(queries).tolist()
+    assert found.tolist() == naive_knn(bank, labels, queries, k)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_tied_vote_goes_to_the_lowest_class(device: str) -> None:
+    """k = 4 with two neighbours each of classes 3 and 1, in all orders of distance."""
+    bank = torch.tensor([[1.0], [1.1], [1.2], [1.3], [9.0], [9.1]], device=device)
+    query = torch.tensor([[0.0]], device=device)
+    for labels in ([3, 3, 1, 1, 0, 0], [1, 1, 3, 3, 0, 0], [3, 1, 1, 3, 0, 0], [1, 3, 3, 1, 0, 0]):
+        assert knn_predict(bank, np.array(labels), query, 4, 4).tolist() == [1]
+        reference = KNeighborsClassifier(4).fit(bank.cpu(), labels)
+        assert reference.predict(query.cpu()).tolist() == [1]
+
+
+def test_ties_are_frequent_in_this_check_and_agree_with_scikit_learn() -> None:
+    bank, queries = points(3, 50, 3), points(4, 200, 3)
+    labels = np.random.default_rng(5).integers(2, size=50)
+    reference = KNeighborsClassifier(2, algorithm="brute").fit(bank, labels)
+    tied = np.ptp(labels[reference.kneighbors(queries, return_distance=False)], axis=1) > 0
+    assert tied.sum() > 50
+    found = knn_predict(torch.from_numpy(bank), labels, torch.from_numpy(queries), 2, 2)
+    assert found.tolist() == reference.predict(queries).tolist()
+    assert (found[tied] == 0).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_distances_do_not_cancel_far_from_the_origin(device: str) -> None:
+    """In float32, |a|² - 2ab + |b|² of points near 1,000 keeps no digit of distances near 0.1."""
+    bank, queries = 1000 + 0.1 * points(6, 80, 16), 1000 + 0.1 * points(7, 50, 16)
+    labels = np.random.default_rng(8).integers(10, size=80)
+    found = knn_predict(
+        torch.from_numpy(bank).to(device), labels, torch.from_numpy(queries).to(device), 3, 10
+    )
+    assert found.tolist() == naive_knn(bank, labels, queries, 3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_more_queries_than_go_at_once(device: str) -> None:
+    bank, queries = points(9, 30, 2), points(10, QUERIES_AT_ONCE + 7, 2)
+    labels = np.random.default_rng(11).integers(3, size=30)
+    found = knn_predict(
+        torch.from_numpy(bank).to(device), labels, torch.from_numpy(queries).to(device), 5, 3
+    )
+    assert found.tolist() == naive_knn(bank, labels, queries, 5)
+
+
+def test_an_image_of_the_bank_is_its_own_neighbour() -> None:
+    bank = points(12, 40, 5)
+    labels = np.random.default_rng(13).integers(10, size=40)
+    both = torch.from_numpy(bank)
+    assert knn_predict(both, labels, both, 1, 10).tolist() == labels.tolist()
+
+
+def test_all_of_the_bank_votes_for_its_most_frequent_class() -> None:
+    labels = np.array([2] * 5 + [0] * 4 + [1] * 3)
+    bank, queries = torch.from_numpy(points(14, 12, 4)), torch.from_numpy(points(15, 6, 4))
+    assert knn_predict(bank, labels, queries, 12, 3).tolist() == [2] * 6
+
+
+@pytest.mark.parametrize("k", [0, -1, 13])
+def test_an_impossible_number_of_neighbours_is_refused(k: int) -> None:
+    bank = torch.from_numpy(points(16, 12, 4))
+    with pytest.raises(ValueError, match=f"k = {k} neighbours of a bank of 12"):
+        knn_predict(bank, np.zeros(12, int), bank, k, 3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("k", [1, 4, 39])
+def test_without_queries_every_image_is_predicted_from_the_others(device: str, k: int) -> None:
+    bank, labels = points(17, 40, 5), np.random.default_rng(18).integers(4, size=40)
+    found = knn_predict(torch.from_numpy(bank).to(device), labels, None, k, 4)
+    for n in range(40):
+        others = np.arange(40) != n
+        assert found[n] == naive_knn(bank[others], labels[others], bank[n : n + 1], k)[0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_equal_images_do_not_vote_for_themselves(device: str) -> None:
+    """Of four copies each asks the other three: itself is left out, whichever copy comes first."""
+    bank = torch.zeros(4, 2, device=device)
+    assert knn_predict(bank, np.array([0, 0, 1, 1]), None, 3, 2).tolist() == [1, 1, 0, 0]
+
+
+def test_leaving_one_out_leaves_one_neighbour_less() -> None:
+    bank = torch.from_numpy(points(19, 12, 4))
+    with pytest.raises(ValueError, match="k = 12 neighbours of a bank of"):
+        knn_predict(bank, np.zeros(12, int), None, 12, 3)
+
+
+def test_silhouettes() -> None:
+    label = np.arange(60) % 3
+    noise = points(20, 60, 8)
+    embedding = label[:, None].astype(np.float32) + noise
+    assert silhouette(embedding, label) == pytest.approx(silhouette_score(embedding, label))
+    assert silhouette(100 * np.eye(3, dtype=np.float32)[label], label) == 1
+    assert abs(silhouette(noise, label)) < 0.1
+
+
+def test_silhouettes_of_many_images_take_a_sample_in_order() -> None:
+    label = np.arange(5000) % 2
+    embedding = (label[:, None] + 0.1 * points(21, 5000, 2)).astype(np.float32)
+    sample = silhouette(embedding, label)
+    assert sample == pytest.approx(silhouette_score(embedding, label), abs=0.01)
+    assert sample == silhouette(embedding, label)
+
+
+@pytest.mark.parametrize("label", [[0, 0, 0], [0, 1, 2], [1]])
+def test_a_silhouette_needs_two_classes_and_more_images_than_classes(label: list[int]) -> None:
+    assert np.isnan(silhouette(points(22, len(label), 4), np.array(label)))
+
+
+# Four layers; by column: all agree, each single layer disagrees, several, none agrees.
+PROBES = np.array(
+    [
+        [5, 0, 5, 5, 5, 0, 0],
+        [5, 5, 0, 5, 5, 0, 0],
+        [5, 5, 5, 0, 5, 5, 0],
+        [5, 5, 5, 5, 0, 5, 0],
+    ]
+)
+
+
+def test_depths_of_the_table() -> None:
+    depth = prediction_depth(PROBES, np.full(7, 5))
+    assert depth.tolist() == [0, 1, 2, 3, 4, 2, 4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    hnp.arrays(
+        np.int16,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=8),
+        elements=st.integers(0, 2),
+    ),
+    st.integers(0, 2**32 - 1),
+)
+def test_depth_agrees_with_the_definition(probe_labels: np.ndarray, seed: int) -> None:
+    target = np.random.default_rng(seed).integers(3, size=probe_labels.shape[1])
+    depth = prediction_depth(probe_labels, target)
+    assert depth.tolist() == naive_depth(probe_labels, target)
+    agrees = probe_labels == target
+    assert (depth == 0).tolist() == agrees.all(axis=0).tolist()
+    assert (depth == len(probe_labels)).tolist() == (~agrees[-1]).tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 16).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+def test_a_planted_depth_is_found(layers_and_depth: tuple[int, int]) -> None:
+    n_layers, depth = layers_and_depth
+    rng = np.random.default_rng(n_layers)
+    probe_labels = rng.integers(3, size=(n_layers, 1))  # before the depth: anything
+    if depth:
+        probe_labels[depth - 1] = 0
+    probe_labels[depth:] = 1
+    assert prediction_depth(probe_labels, np.array([1])).tolist() == [depth]
+
+
+@pytest.mark.parametrize("target", [np.zeros(6, int), np.zeros((4, 7), int), np.zeros((), int)])
+def test_a_target_of_other_images_is_refused(target: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        prediction_depth(PROBES, target)
+
+
+def test_probe_labels_of_one_layer_need_two_dimensions() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        prediction_depth(PROBES[0], np.zeros(7, int))
+
+
+def test_the_released_depth_merges_zero_and_one() -> None:
+    assert released_depth(PROBES, np.full(7, 5)).tolist() == [0, 0, 1, 2, 3, 1, 3]

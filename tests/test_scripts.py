@@ -1,0 +1,143 @@
+"""The eight scripts and setup.sh, from outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import ROOT, SCRIPTS, contents
+
+FOLDERS = {
+    *("data", "models", "logs", "pies"),
+    *(f"{kind}/{dataset}" for kind in ("models", "logs") for dataset in ("cifar10", "digits")),
+    *(f"pies/{dataset}" for dataset in ("cifar10", "digits")),
+    *(
+        f"pies/{dataset}/{learner}"
+        for dataset in ("cifar10", "digits")
+        for learner in ("supervised", "SupCon")
+    ),
+    *(
+        f"pies/{dataset}/{learner}/{analysis}"
+        for dataset in ("cifar10", "digits")
+        for learner in ("supervised", "SupCon")
+        for analysis in ("pies_distribution", "q_score", "umap", "prediction_depth")
+    ),
+}
+
+
+def test_there_are_eight_scripts() -> None:
+    assert len(SCRIPTS) == 8
+    assert {path.name for path in ROOT.glob("*.py")} == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_a_door(script: str) -> None:
+    """Short; what it does is in its docstring, with an example that its own flags accept."""
+    lines = (ROOT / script).read_text().splitlines()
+    assert len(lines) <= 30
+    text = runpy.run_path(str(ROOT / script))["__doc__"]
+    (example,) = re.findall(r"^  python (\S+\.py.*)$", text, re.MULTILINE)
+    named, *flags = shlex.split(example)
+    assert named == script
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *flags, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    unknown = [flag for flag in flags if flag.startswith("--") and flag not in done.stdout]
+    assert not unknown
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_the_docstring_and_the_flags(script: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert runpy.run_path(str(ROOT / script))["__doc__"].splitlines()[0] in done.stdout
+    assert "--models_number" in done.stdout
+    assert contents(tmp_path) == set()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_importing_a_script_runs_nothing(script: str) -> None:
+    assert callable(runpy.run_path(str(ROOT / script), run_name="imported")["main"])
+
+
+# setup.sh
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what setup.sh needs."""
+    folder = tmp_path / "a tree with spaces"
+    folder.mkdir()
+    shutil.copy(ROOT / "setup.sh", folder)
+    return folder
+
+
+def setup(tree: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(tree / "setup.sh"), *arguments],
+        cwd=cwd or tree,
+        env={name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_setup_is_valid_bash() -> None:
+    done = subprocess.run(
+        ["bash", "-n", str(ROOT / "setup.sh")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_setup_without_arguments_makes_the_folders(tree: Path) -> None:
+    done = setup(tree)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert contents(tree) >= FOLDERS
+    assert "--demo" in done.stdout  # what to do next
+    assert not (tree / ".venv").exists()  # nothing is installed unless asked for
+
+
+def test_setup_makes_them_beside_itself_wherever_it_is_called(tree: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert setup(tree, cwd=elsewhere).returncode == 0
+    assert contents(tree) >= FOLDERS
+    assert contents(elsewhere) == set()
+
+
+def test_setup_twice_changes_nothing(tree: Path) -> None:
+    assert setup(tree).returncode == 0
+    network = tree / "models" / "digits" / "supervised_dense_s0.00_id00.pt"
+    network.write_text("mine")
+    before = contents(tree)
+    again = setup(tree)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert contents(tree) == before
+    assert network.read_text() == "mine"
+
+
+@pytest.mark.parametrize("argument", ["--help!", "--dem", "demo", "-x"])
+def test_setup_refuses_what_it_does_not_know(tree: Path, argument: str) -> None:
+    done = setup(tree, argument)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert argument in done.stderr
+    assert "--demo" in done.stderr
