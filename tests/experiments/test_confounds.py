@@ -102,7 +102,7 @@ def test_supcon_networks_can_be_fine_tuned_contrastively(study_copy: Study) -> N
     "flags",
     [
         ("--no-cosine_annealing", "--warmup_epochs", "0"),
-        ("--warmup_epochs", "1"),
+        ("--warmup_epochs", "2"),
         ("--temperature", "0.5"),
         ("--base_temperature", "0.5"),
         ("--projection_head", "linear"),
