@@ -12,7 +12,6 @@ from typing import NamedTuple
 LEARNERS = ("supervised", "SupCon")
 DENSE = "dense"
 PRUNING_METHODS = ("GMP", "later_GMP", "global")
-ANALYSES = ("pies_distribution", "q_score", "umap", "prediction_depth")
 
 
 class Cell(NamedTuple):

@@ -133,6 +133,18 @@ def pick_device(cuda_device: int) -> torch.device:
     return torch.device("cuda", cuda_device)
 
 
+def pick_precision(asked: str, device: torch.device) -> str:
+    """What `auto` means here: bf16 on a GPU that computes in it, else fp32."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    if device.type != "cuda":
+        return "fp32"
+    with torch.cuda.device(device):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
 def check_writable(folder: Path) -> None:
     """Make the folder and try it, so that hours of work do not end at a file that cannot be kept.
     Raises Failure(EXIT_WRITE)."""

@@ -371,7 +371,7 @@ BAD = [
     *((DEPTH, "--prediction_depth_models", text) for text in ("0", "-1")),
     (DEPTH, "--pd_target", "truth"),
     *((DETECTION, "--umap_id", text) for text in ("-1", "1.5", "first")),
-    *((SCRIPTS, "--model_depth", text) for text in ("15", "4", "0", "-2", "16.0")),
+    *((SCRIPTS, "--model_depth", text) for text in ("15", "14", "12", "4", "0", "16.0")),
     *((SCRIPTS, "--widen_factor", text) for text in ("0", "-1", "1.5")),
     *((SCRIPTS, "--dropout", text) for text in ("1.0", "-0.1", "nan")),
     *((SCRIPTS, "--models_number", text) for text in ("0", "-1", "1.5", "all")),
@@ -443,8 +443,8 @@ def test_negative_values_need_no_equals_sign(
         (("--begin_step", "5", "--end_step", "5"), ("--begin_step", "5", "--end_step")),
         (("--begin_step", "9", "--end_step", "5"), ("--begin_step", "9", "--end_step", "5")),
         (
-            ("--begin_step", "0", "--end_step", "20", "--frequency", "21"),
-            ("--frequency", "21", "20"),
+            ("--begin_step", "10", "--end_step", "20", "--frequency", "15"),
+            ("--frequency", "15", "10"),
         ),
         (("--begin_step", "5"), ("--begin_step", "--end_step")),
         (("--end_step", "5"), ("--begin_step", "--end_step")),
@@ -483,7 +483,8 @@ def test_a_file_is_no_folder(
         (("--debug=False",), "--debug"),
         (("--overwrite", "no"), "no"),
         (("--model_number", "3"), "--model_number"),
-        (("--models", "3"), "--models"),  # no abbreviations: a later flag would change their sense
+        (("--overw",), "--overw"),  # no abbreviations: a later flag would change their sense
+        (("--models_n", "3"), "--models_n"),
         (("digits",), "digits"),
         (("--models_number",), "--models_number"),
     ],

@@ -156,10 +156,11 @@ def test_networks_are_found_again(cell: Cell, tmp_path: Path) -> None:
 
 def test_cells_are_listed_in_a_fixed_order(tmp_path: Path) -> None:
     """Sparsities ascending, whatever the order of the folder."""
-    for cell in reversed(CELLS):
+    cells = [*CELLS, *(GLOBAL._replace(sparsity=sparsity) for sparsity in (0.5, 0.505, 0.51))]
+    for cell in reversed(cells):
         touch(*paths.checkpoints(tmp_path, cell, 0).values())
     found = list(paths.networks_present(tmp_path))
-    assert found == sorted(CELLS)
+    assert found == sorted(cells)
 
 
 def test_half_a_network_is_not_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running import ROOT
+from running import ROOT, contents
 
 from common import runtime
 from common.runtime import Failure, Interrupted
@@ -399,3 +400,46 @@ def test_a_log_that_cannot_be_written_costs_nothing(
     assert "log not written" in capsys.readouterr().err
     runtime.append_log(Path("/dev/full"), {"epoch": 0})
     assert "/dev/full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["write", "check"])
+def test_files_that_belong_together_are_replaced_together(step: str, tmp_path: Path) -> None:
+    """The second one fails: the first one is not moved either."""
+    paths = [tmp_path / name for name in ("encoder.pt", "head.pt")]
+    for path in paths:
+        path.write_text("old")
+
+    def failing(temporary: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def check(temporary: Path) -> None:
+        if step == "check" and "head" in temporary.name:
+            raise ValueError("torn")
+
+    writes = {paths[0]: write("new"), paths[1]: failing if step == "write" else write("new")}
+    with pytest.raises((OSError, ValueError)):
+        runtime.replace_files(writes, check)
+    assert [path.read_text() for path in paths] == ["old", "old"]
+    assert contents(tmp_path) == {"encoder.pt", "head.pt"}
+    runtime.replace_files(dict.fromkeys(paths, write("new")), accept)
+    assert [path.read_text() for path in paths] == ["new", "new"]
+    assert contents(tmp_path) == {"encoder.pt", "head.pt"}
+
+
+def test_a_text_that_says_the_same_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "text"
+    runtime.write_text(path, "Vögel\n")
+    os.utime(path, ns=(1, 1))
+    runtime.write_text(path, "Vögel\n")
+    assert path.stat().st_mtime_ns == 1
+    runtime.write_text(path, "Vögel")
+    assert path.read_bytes() == "Vögel".encode()
+    assert path.stat().st_mtime_ns != 1
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    rows = [["a", "b"], ['dog, "big"', None], ["two\nlines", 1.5], ["Vögel", 0]]
+    runtime.write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
+        read = list(csv.reader(file))
+    assert read == [["a", "b"], ['dog, "big"', ""], ["two\nlines", "1.5"], ["Vögel", "0"]]

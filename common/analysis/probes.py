@@ -19,8 +19,9 @@ def knn_predict(
     """Labels [N] of queries [N,D] by a uniform vote of the k nearest of bank [M,D], Euclidean.
 
     queries None: the queries are the bank, and none is a neighbour of itself (leave-one-out).
-    Exact, float32, centred first (which keeps distances from cancelling); a tied vote goes to the
-    lowest class, as in scikit-learn. Raises ValueError unless there are k possible neighbours.
+    Exhaustive search in float32, centred first (which keeps distances from cancelling); of bank
+    images at the same distance any may be among the k; a tied vote goes to the lowest class, as in
+    scikit-learn. Raises ValueError unless there are k possible neighbours.
     """
     leave_one_out = queries is None
     if not 1 <= k <= len(bank) - leave_one_out:

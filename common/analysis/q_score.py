@@ -1,4 +1,4 @@
-"""Q-Score: how good an embedding is, without labels. Pure numpy."""
+"""Q-Score: how good an embedding is, without labels. Arrays in, arrays out."""
 
 from __future__ import annotations
 

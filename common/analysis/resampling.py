@@ -1,7 +1,7 @@
 """How much of a PIE count is real: permutation null, interval, and the count by population size.
 
-Pure numpy. Populations are resampled by network: votes of many resampled populations at once are
-one matrix product of 0/1 choices [R,K] with one-hot predictions [K,N·C].
+Arrays in, numbers out. Populations are resampled by network: the votes of many resampled
+populations at once are one matrix product of 0/1 choices [R,K] with one-hot predictions [K,N·C].
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def count_interval(
         half_dense if paired else _random_subsets(len(pruned), len(pruned) // 2, n_resamples, rng)
     )
     counts = _count_subsets(dense, half_dense, pruned, half_pruned, n_classes)
-    # Of 1 network more than half, for odd K, halves are a little too variable: (K-d)/d corrects.
+    # (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd.
     kept = k // 2
     spread = np.sqrt(kept / (k - kept) * ((np.sqrt(counts) - np.sqrt(counts).mean()) ** 2).mean())
     half_width = t.ppf(0.975, k - 1) * spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,15 @@ class Row(NamedTuple):
     ci_high: float | None
     n_models: int
     n_examples: int
+
+
+# The metrics of each analysis. Maps are made on demand, so their number stays until it is replaced.
+_DEPTH, _TRAINING = r"prediction_depth|probe_accuracy", r"sparsity_reached"
+OWNERS = {
+    "prediction_depth": re.compile(_DEPTH),
+    "training": re.compile(_TRAINING),
+    "pie_detection": re.compile(rf"(?!{_DEPTH}|{_TRAINING}|embedding_knn_accuracy)"),
+}
 
 
 def row(
@@ -72,14 +82,19 @@ def read(pies: Path) -> list[Row]:
         ) from error
 
 
-def replace(pies: Path, rows: list[Row], all_groups: bool = False) -> None:
-    """Put rows into the table in place of those of the same cell, metric and group; with
-    `all_groups`, in place of all groups of their metrics (a cell may no longer have any PIEs)."""
-    width = 4 if all_groups else 5
-    new = {line[:width] for line in rows}
-    # A mean over one network has no standard deviation: that of earlier networks must not stay.
-    new |= {(*key[:3], f"{key[3]}_sd", *key[4:]) for key in new}
-    _rewrite(pies, lambda old: [line for line in old if line[:width] not in new] + rows)
+def replace(pies: Path, rows: list[Row], owner: str = "") -> None:
+    """Put rows into the table in place of those of the same cell, metric and group.
+
+    owner: the analysis that wrote them all, a key of OWNERS: its older rows of these cells go, also
+    those that have no successor (a cell may no longer have any PIEs).
+    """
+    keys, cells = {line[:5] for line in rows}, {line[:3] for line in rows}
+
+    def stays(line: Row) -> bool:
+        owned = owner and line[:3] in cells and OWNERS[owner].match(line.metric)
+        return line[:5] not in keys and not owned
+
+    _rewrite(pies, lambda old: [line for line in old if stays(line)] + rows)
 
 
 def forget(pies: Path, cell: Cell) -> None:

@@ -154,8 +154,8 @@ def _jitter(images: Tensor, factors: Tensor, orders: Tensor, jittered: Tensor) -
 
 def grayscale(images: Tensor) -> Tensor:
     """[B,3,H,W] -> [B,1,H,W]."""
-    weights = torch.tensor(GREY_WEIGHTS, device=images.device, dtype=images.dtype)
-    return torch.einsum("bchw,c->bhw", images, weights)[:, None]
+    # Numbers rather than a tensor of them: copying one to a GPU would make the CPU wait.
+    return sum(w * images[:, c, None] for c, w in enumerate(GREY_WEIGHTS))
 
 
 def _blend(images: Tensor, others: Tensor | float, factors: Tensor) -> Tensor:
@@ -194,6 +194,5 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
         torch.where(brightest == 1, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     sextant = sextant + 6 * shifts[:, None, None]
-    n = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
-    k = torch.remainder(n + sextant[:, None], 6)
+    k = torch.stack([torch.remainder(n + sextant, 6) for n in (5, 3, 1)], dim=1)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)

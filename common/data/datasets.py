@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from common import presets
@@ -189,7 +190,10 @@ def _cifar10(data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
 
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        arrays = by_class_name(True), by_class_name(False)
+        with FileLock(data_dir / ".cifar10.lock"):  # several processes may start at once
+            arrays = by_class_name(True), by_class_name(False)
+    except MemoryError:
+        raise
     except Exception as error:  # torchvision raises what its network and archive layers raise
         archive = data_dir / CIFAR10.filename
         raise Failure(

@@ -30,3 +30,13 @@ def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
     newest = max(complete, key=lambda cell: files[cell].stat().st_mtime)
     label = complete[newest]["label"]
     return {cell: a for cell, a in complete.items() if np.array_equal(a["label"], label)}
+
+
+def forget(pies: Path, cell: Cell) -> None:
+    """Remove the PIEs of a cell whose networks were replaced; of all the learner's cells if these
+    were the dense ones, with which they were compared."""
+    for path in pies.glob("*/pies_distribution/*.npz"):
+        found = paths.cell_of_pies(path)
+        of_dense = cell.pruning_method == paths.DENSE and found and found.learner == cell.learner
+        if found == cell or of_dense:
+            path.unlink(missing_ok=True)

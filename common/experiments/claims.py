@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from common import paths
 from common.analysis import statistics, summary
 from common.analysis.statistics import Estimate
+from common.analysis.summary import Row
 from common.data import stored
 from common.paths import LEARNERS, PRUNING_METHODS, Cell
 from common.runtime import write_csv
@@ -36,115 +37,116 @@ class Claim(NamedTuple):
     verdict: str
 
 
+Rows = dict[tuple[Cell, str], Row]  # by cell and metric, over all images, with an interval
+
+
 def run(pies: Path) -> None:
     """Rewrite claims.csv from the summary and the stored PIEs."""
-    claims = [*_more_lost(pies), *_early(pies), *_unique(pies), *_pies(pies), *_clusters(pies)]
+    rows = {
+        (Cell(line.learner, line.pruning_method, float(line.sparsity)), line.metric): line
+        for line in summary.read(pies)
+        if line.group == "all" and line.ci_low is not None and line.ci_high is not None
+    }
+    claims = [*_more_lost(rows), *_early(rows), *_unique(pies), *_pies(rows), *_clusters(rows)]
     shown = ([f"{x:.6g}" if isinstance(x, float) else x for x in claim] for claim in claims)
     write_csv(paths.claims(pies), [Claim._fields, *shown])
 
 
 def claim(name: str, statistic: str, found: Estimate | None) -> Claim:
-    """Supported if the whole interval is above 0; not tested without a number or an interval."""
-    if found is None:
+    """Supported if the whole interval is above 0, contradicted if it is below, else undecided; not
+    tested without a number and an interval."""
+    if found is None or not np.isfinite(found).all():
         return Claim(name, TEXTS[name], statistic, None, None, None, "not tested")
-    verdict = "supported" if found.low > 0 else "not supported"
+    verdict = "supported" if found.low > 0 else "contradicted" if found.high < 0 else "undecided"
     return Claim(name, TEXTS[name], statistic, *found, verdict)
 
 
-def _more_lost(pies: Path) -> Iterator[Claim]:
+def _more_lost(rows: Rows) -> Iterator[Claim]:
     for pruning_method in PRUNING_METHODS:
-        cells = [Cell(learner, pruning_method, 0.0) for learner in LEARNERS]
-        sparsity = _highest(pies, cells)
-        supervised, supcon = (
-            _estimate(pies, c._replace(sparsity=sparsity), "n_pies") for c in cells
-        )
-        at = f"{pruning_method.replace('_', ' ')} at {paths.format_sparsity(sparsity)}"
-        yield claim("K1", f"PIEs, SupCon minus supervised, {at}", _minus(supcon, supervised))
+        supervised, supcon = _at_highest(rows, pruning_method, LEARNERS, "n_pies")
+        at = f"{pruning_method.replace('_', ' ')} at {paths.format_sparsity(supcon.sparsity)}"
+        found = _minus(rows, (supcon, "n_pies"), (supervised, "n_pies"))
+        yield claim("K1", f"PIEs, SupCon minus supervised, {at}", found)
 
 
-def _early(pies: Path) -> Iterator[Claim]:
+def _early(rows: Rows) -> Iterator[Claim]:
     for learner in LEARNERS:
-        cells = [Cell(learner, pruning_method, 0.0) for pruning_method in ("GMP", "later_GMP")]
-        sparsity = _highest(pies, cells)
-        early, later = (cell._replace(sparsity=sparsity) for cell in cells)
-        at = f"later minus early GMP, {learner} at {paths.format_sparsity(sparsity)}"
         for name, metric in (
-            ("Q-Score", "q_score"),
-            ("accuracy of the last probe", _last_probe(pies, early)),
+            ("Q-Score", "q_score_later_minus_early"),
+            ("accuracy of the last probe", "probe_accuracy_later_minus_early"),
         ):
-            found = _minus(_estimate(pies, later, metric), _estimate(pies, early, metric))
-            yield claim("K2", f"{name}, {at}", found)
+            (cell,) = _at_highest(rows, "later_GMP", (learner,), metric)
+            at = f"later minus early GMP, {learner} at {paths.format_sparsity(cell.sparsity)}"
+            yield claim("K2", f"{name}, {at}", _estimate(rows, cell, metric))
 
 
 def _unique(pies: Path) -> Iterator[Claim]:
+    """Unique to one cell by more than half, and by more than independent sets would be."""
     by_cell = stored.pies_by_cell(pies)
-    highest = {cell[:2]: cell for cell in by_cell}  # the last is the sparsest
-    lost = [by_cell[cell]["is_pie"] for cell in highest.values()]
-    found = None
-    if len(lost) > 1 and np.any(lost):
-        times = np.sum(lost, axis=0)
+    highest = {cell[:2]: cell for cell in by_cell if cell.sparsity}  # the last is the sparsest
+    lost = np.array([by_cell[cell]["is_pie"] for cell in highest.values()])
+    found: list[Estimate | None] = [None, None]
+    if len(lost) > 1 and lost.any():
+        times = lost.sum(axis=0)
         share = statistics.proportion(int((times == 1).sum()), int((times > 0).sum()))
-        found = Estimate(*(value - 0.5 for value in share))
-    yield claim(
-        "K3",
-        f"share of PIEs that are unique to one of {len(lost)} cells at their highest sparsity, "
-        "minus one half (interval over images)",
-        found,
-    )
+        odds = lost.mean(axis=1) / (1 - lost.mean(axis=1))
+        none = np.prod(1 - lost.mean(axis=1))
+        by_chance = float(none * odds.sum() / (1 - none))
+        found = [Estimate(*(value - other for value in share)) for other in (0.5, by_chance)]
+    what = f"share of PIEs unique to one of {len(lost)} cells at their highest sparsity, minus"
+    yield claim("K3", f"{what} one half (interval over images)", found[0])
+    yield claim("K3", f"{what} that of independent sets (interval over images)", found[1])
 
 
-def _pies(pies: Path) -> Iterator[Claim]:
+def _pies(rows: Rows) -> Iterator[Claim]:
     for learner in LEARNERS:
         for pruning_method in PRUNING_METHODS:
-            cell = Cell(learner, pruning_method, 0.0)
-            cell = cell._replace(sparsity=_highest(pies, [cell]))
-            q = _estimate(pies, cell, "q_score_pie_minus_rest")
-            depth = _estimate(pies, cell, "prediction_depth_pie_minus_rest")
+            metric = "q_score_pie_minus_rest"
+            (cell,) = _at_highest(rows, pruning_method, (learner,), metric)
+            q = _estimate(rows, cell, metric)
             lower = None if q is None else Estimate(-q.value, -q.high, -q.low)
             yield claim("K4", f"Q-Score, other images minus PIEs, {cell}", lower)
+            metric = "prediction_depth_pie_minus_rest"
+            (cell,) = _at_highest(rows, pruning_method, (learner,), metric)
+            depth = _estimate(rows, cell, metric)
             yield claim("K4", f"prediction depth, PIEs minus other images, {cell}", depth)
 
 
-def _clusters(pies: Path) -> Iterator[Claim]:
-    cells = [Cell(learner, "global", 0.0) for learner in LEARNERS]
-    sparsity = _highest(pies, cells)
-    lost = []
-    for cell in cells:
-        dense = _estimate(pies, paths.dense_cell(cell.learner), "embedding_silhouette")
-        pruned = _estimate(pies, cell._replace(sparsity=sparsity), "embedding_silhouette")
-        lost.append(_minus(dense, pruned))
+def _clusters(rows: Rows) -> Iterator[Claim]:
+    metric = "embedding_silhouette_lost"
+    supervised, supcon = _at_highest(rows, "global", LEARNERS, metric)
     statistic = "silhouette lost by one-shot pruning, SupCon minus supervised, at "
-    yield claim("K5", statistic + paths.format_sparsity(sparsity), _minus(lost[1], lost[0]))
+    found = _minus(rows, (supcon, metric), (supervised, metric))
+    yield claim("K5", statistic + paths.format_sparsity(supcon.sparsity), found)
 
 
-def _highest(pies: Path, cells: list[Cell]) -> float:
-    """The highest sparsity at which all these cells were analysed; 0 if there is none."""
-    analysed = {line[:3] for line in summary.read(pies) if line.metric == "n_pies"}
+def _at_highest(
+    rows: Rows, pruning_method: str, learners: Sequence[str], metric: str
+) -> list[Cell]:
+    """The learners' cells at the highest sparsity at which all have the metric; at 0 if at none
+    (0 is no pruning, so nothing is looked up there)."""
     sparsities = [
-        {sparsity for learner, pruning, sparsity in analysed if (learner, pruning) == cell[:2]}
-        for cell in cells
+        {
+            cell.sparsity
+            for cell, name in rows
+            if name == metric and cell[:2] == (learner, pruning_method)
+        }
+        for learner in learners
     ]
-    return max(map(float, set.intersection(*sparsities)), default=0.0)
+    highest = max(set.intersection(*sparsities), default=0.0)
+    return [Cell(learner, pruning_method, highest) for learner in learners]
 
 
-def _estimate(pies: Path, cell: Cell, metric: str) -> Estimate | None:
-    key = (cell.learner, cell.pruning_method, paths.format_sparsity(cell.sparsity), metric, "all")
-    for line in summary.read(pies):
-        if line[:5] == key and line.ci_low is not None and line.ci_high is not None:
-            return Estimate(line.value, line.ci_low, line.ci_high)
-    return None
+def _estimate(rows: Rows, cell: Cell, metric: str) -> Estimate | None:
+    line = rows.get((cell, metric))
+    if line is None or cell.sparsity == 0:
+        return None
+    return Estimate(line.value, line.ci_low, line.ci_high)
 
 
-def _minus(a: Estimate | None, b: Estimate | None) -> Estimate | None:
-    return None if a is None or b is None else statistics.difference(a, b)
-
-
-def _last_probe(pies: Path, cell: Cell) -> str:
-    layers = [
-        int(line.metric.rpartition("_")[2])
-        for line in summary.read(pies)
-        if line.learner == cell.learner
-        and line.metric.startswith("probe_accuracy_layer_")
-        and not line.metric.endswith("_sd")
-    ]
-    return f"probe_accuracy_layer_{max(layers, default=0)}"
+def _minus(rows: Rows, a: tuple[Cell, str], b: tuple[Cell, str]) -> Estimate | None:
+    """Difference of two learners, None unless as many networks saw as many images."""
+    estimates = [_estimate(rows, *key) for key in (a, b)]
+    if None in estimates or rows[a][-2:] != rows[b][-2:]:
+        return None
+    return statistics.difference(*estimates)

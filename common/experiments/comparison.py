@@ -59,6 +59,8 @@ def compare_learners(pies: Path, cell: Cell, a: Arrays, b: Arrays) -> None:
     """Which PIEs of a pruning are common to both learners, and on which images they disagree."""
     heading = {key: a[key] for key in (*population.HEADING, "label", "classes")}
     heading["learner"] = np.array(" and ".join(paths.LEARNERS))
+    if a["n_models"] != b["n_models"]:
+        heading["n_models"] = np.array(f"{a['n_models']} and {b['n_models']}")
     both = {"learners": np.array(paths.LEARNERS), "is_pie": np.stack([a["is_pie"], b["is_pie"]])}
     differ = {f"differ_{w}": a[f"modal_{w}"] != b[f"modal_{w}"] for w in ("dense", "pruned")}
     for kind, draw, shown in (

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from common import paths
 from common.analysis import summary
+from common.data import stored
 from common.data.datasets import Dataset
 from common.experiments import population
 from common.learning import pruning
@@ -33,13 +34,21 @@ Learn = Callable[[int, Config], tuple[Modules, dict[str, Tensor], History]]
 
 def check_batch_sizes(args: argparse.Namespace, data: Dataset) -> None:
     """A batch larger than the data set is a mistake in a flag or in --limit."""
-    for flag in ("batch_size", "batch_size_head"):
+    flags = ["batch_size", "batch_size_head"]
+    if getattr(args, "finetune_loss", "supcon") == "cross_entropy":
+        flags.remove("batch_size_head")
+    for flag in flags:
         size = getattr(args, flag, 1)
         if size > len(data.train):
             raise Failure(
                 EXIT_ARGUMENTS,
                 f"argument --{flag}: {size}: at most the {len(data.train)} training images",
             )
+
+
+def files(models: Path, cell: Cell, network_id: int) -> list[Path]:
+    """The files of a network, the one that names it in messages last."""
+    return list(paths.checkpoints(models, cell, network_id).values())
 
 
 def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config]) -> list[int]:
@@ -52,7 +61,7 @@ def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config])
             missing.append(network_id)
             continue
         if differing := population.differences(found["config"], config):
-            path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
+            path = files(args.models, cell, network_id)[-1]
             raise Failure(
                 EXIT_CHECKPOINT,
                 f"{path}: made by another recipe than asked for: {differing}; "
@@ -67,16 +76,16 @@ def make(
     data: Dataset,
     configs: dict[int, Config],
     learn: Learn,
-) -> None:
+) -> list[str]:
     """Learn and store the networks of a cell that are missing; then record the population.
 
-    A network that another process is working on is left to it; Failure(EXIT_LOCKED) at the end
-    says so, when everything else is done.
+    A network that another process is working on is left to it; returns the names of these.
     """
     missing = unfinished(cell, args, configs)
     print(f"{cell}: {len(configs) - len(missing)} networks finished, {len(missing)} to make")
-    if missing:
-        summary.forget(args.pies, cell)
+    if any(path.exists() for i in missing for path in files(args.models, cell, i)):
+        summary.forget(args.pies, cell)  # networks are replaced: these numbers are of the old ones
+        stored.forget(args.pies, cell)
     busy = []
     for network_id in tqdm(missing, desc=str(cell), unit="network", disable=None):
         state = paths.training_state(args.models, cell, network_id)
@@ -99,10 +108,16 @@ def make(
             continue
         _draw_curves(args.pies, cell, network_id, history, len(data.train))
     _record(cell, args, data)
+    return [f"{cell} id {network_id}" for network_id in busy]
+
+
+def check_all_made(busy: list[str]) -> None:
+    """Raises Failure(EXIT_LOCKED) if networks were left to other processes."""
     if busy:
         raise Failure(
             EXIT_LOCKED,
-            f"{cell}: another process is working on ids {busy}; run again when it ended",
+            f"another process is working on {', '.join(busy)}; everything else is done: run again "
+            "when it has ended",
         )
 
 
@@ -153,9 +168,11 @@ def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_im
 
 
 def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:
-    """Accuracy and reached sparsity of the population, into the summary."""
-    found = [checkpoints.describe(args.models, cell, network_id) for network_id in args.ids]
+    """Accuracy and reached sparsity of all networks of the cell, into the summary."""
+    present = paths.networks_present(args.models).get(cell, set())
+    found = [checkpoints.describe(args.models, cell, network_id) for network_id in sorted(present)]
     results = [network["results"] for network in found if network is not None]
+    results = [result for result in results if result.get("test_images") == data.test.digest]
     if not results:
         return
     rows = []

@@ -14,7 +14,7 @@ from common.analysis.forgetting import ClassImpact, class_impact
 from common.analysis.predictions import Population
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import comparison, maps, pie_rows, population, publish
+from common.experiments import maps, pie_rows, population, publish
 from common.figures import forgetting as figures
 from common.figures import plots, style
 from common.paths import Cell
@@ -34,26 +34,26 @@ def run(args: argparse.Namespace) -> int:
     check_flags(args, data, dense_ids)
     population.prepare_output(args)
     dense = population.predict(args, data, dense_cell, dense_ids)
-    summary.replace(args.pies, pie_rows.of_population(dense, data), all_groups=True)
+    summary.replace(args.pies, pie_rows.of_population(dense, data), owner="pie_detection")
     if args.null_index_start is not None:
         null_with_dense(args, data, dense)
-    found, impacts = {}, {}
+    found, impacts, populations = {}, {}, {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
-        pruned = population.predict(args, data, cell, ids)
+        populations[cell] = pruned = population.predict(args, data, cell, ids)
         found[cell] = compare(cell, paired, pruned, data)
-        are_pairs = population.come_from(args, data, cell, ids)
+        are_pairs = population.are_pairs(args, data, cell, ids)
         rows, chance = pie_rows.of_chance(args, paired, pruned, are_pairs, data.n_classes)
         rows += pie_rows.of_population(pruned, data)
         rows += pie_rows.of_pies(cell, found[cell], paired, pruned, data)
-        summary.replace(args.pies, rows, all_groups=True)
+        summary.replace(args.pies, rows, owner="pie_detection")
         write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
         draw(args, cell, found[cell], chance, paired, pruned)
         if len(ids) > 1:
             label = found[cell]["label"]
             impacts[cell] = class_impact(paired.labels, pruned.labels, label, data.n_classes)
     draw_class_impacts(args, impacts, found)
-    comparison.run(args.pies)
+    summary.replace(args.pies, pie_rows.of_schedules(populations))
     if args.plot_umap:
         maps.draw_all(args, data, dense, found)
     population.record_recipes(args, data, {dense_cell: dense_ids} | cells)
@@ -76,6 +76,11 @@ def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) 
     """Count PIEs of the dense population against as many dense networks with other ids."""
     present = paths.networks_present(args.models).get(dense.cell, set())
     start = args.null_index_start
+    if start in dense.ids:
+        raise Failure(
+            EXIT_ARGUMENTS,
+            f"argument --null_index_start: {start}: an id beyond those of the population itself",
+        )
     others = [i for i in range(start, start + len(dense.ids)) if i in present - set(dense.ids)]
     if len(others) < len(dense.ids):
         raise Failure(

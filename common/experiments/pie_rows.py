@@ -35,7 +35,7 @@ def of_population(networks: Population, data: Dataset) -> list[summary.Row]:
     rows += of_detection(networks.cell, "misclassified", networks.q, ~correct)
     if not np.isnan(networks.silhouette).any():
         rows += population.mean_rows(
-            networks.cell, "embedding_silhouette", networks.silhouette, len(target)
+            networks.cell, "embedding_silhouette", networks.silhouette, min(len(target), 2000)
         )
     undefined = np.isnan(networks.q).mean(axis=1)
     rows += population.mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
@@ -129,8 +129,11 @@ def of_pies(
     rows.append(count("vote_distance", found["vote_distance"].mean()))
     if 0 < is_pie.sum() < n_examples:
         q = pruned.q.astype(np.float64)
-        difference = np.nanmean(q[:, is_pie], axis=1) - np.nanmean(q[:, ~is_pie], axis=1)
-        rows += population.mean_rows(cell, "q_score_pie_minus_rest", difference, n_examples)
+        defined = ~(np.isnan(q[:, is_pie]).all(axis=1) | np.isnan(q[:, ~is_pie]).all(axis=1))
+        means = [np.nanmean(q[defined][:, members], axis=1) for members in (is_pie, ~is_pie)]
+        rows += _paired(cell, "q_score_pie_minus_rest", *means, n_examples)
+    lost = (dense.silhouette, pruned.silhouette)
+    rows += _paired(cell, "embedding_silhouette_lost", *lost, min(n_examples, 2000))
     for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
         if not members.any():
             continue
@@ -141,6 +144,28 @@ def of_pies(
                 score = getattr(networks, field)
                 rows += of_score(cell, f"{metric}{suffix}", score, group, members)
     return rows
+
+
+def of_schedules(populations: dict[Cell, Population]) -> list[summary.Row]:
+    """Q-Score of late minus early gradual pruning, network by network: those of one id share first
+    weights, order and augmentations."""
+    rows = []
+    for later, networks in populations.items():
+        early = populations.get(later._replace(pruning_method="GMP"))
+        if later.pruning_method == "later_GMP" and early and early.ids == networks.ids:
+            means = [np.nanmean(p.q.astype(np.float64), axis=1) for p in (networks, early)]
+            n_examples = networks.q.shape[1]
+            rows += _paired(later, "q_score_later_minus_early", *means, n_examples)
+    return rows
+
+
+def _paired(
+    cell: Cell, metric: str, a: np.ndarray, b: np.ndarray, n_examples: int
+) -> list[summary.Row]:
+    """The mean over networks of a - b, both [K]; networks where it is undefined are left out."""
+    difference = a - b
+    difference = difference[~np.isnan(difference)]
+    return population.mean_rows(cell, metric, difference, n_examples) if len(difference) else []
 
 
 def of_class_impact(
@@ -164,5 +189,5 @@ def of_class_impact(
                 ("class_impact_q", q_values[cell][c], None),
             ):
                 rows.append(summary.row(cell, metric, value, n_models, n_examples, name, interval))
-    summary.replace(args.pies, rows, all_groups=True)
+    summary.replace(args.pies, rows)
     return q_values

@@ -33,15 +33,16 @@ HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "i
 def load_data(args: argparse.Namespace) -> Dataset:
     """The data on the chosen device. Makes no folder yet: flags may still be refused."""
     device = runtime.pick_device(args.cuda_device)
+    args.recipe["precision"] = runtime.pick_precision(args.precision, device)
     return datasets.load(
         args.dataset, args.data_dir, device, args.limit, args.test_limit, args.released_quirks
     )
 
 
-def prepare_output(args: argparse.Namespace) -> None:
-    """Raises Failure(EXIT_WRITE) before the work if its results could not be kept; says in what
-    formats figures are drawn."""
-    for folder in (args.models, args.pies):
+def prepare_output(args: argparse.Namespace, makes_networks: bool = False) -> None:
+    """Raises Failure(EXIT_WRITE) before the work if its results could not be kept (an analysis only
+    reads networks); says in what formats figures are drawn."""
+    for folder in (args.models, args.pies) if makes_networks else (args.pies,):
         runtime.check_writable(folder)
     style.suffixes = [".png"] if args.figure_format == "png" else [".png", ".pdf"]
 
@@ -93,9 +94,24 @@ def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, lis
             config = {key: value for key, value in config.items() if key not in OWN_KEYS}
             path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
             _check_same(args, path, config, *first.setdefault(cell.pruning_method, (path, config)))
+            _check_parent(args, data, cell, network_id)
             if cell.pruning_method != "global" and paths.DENSE in first:
                 learned = {key: v for key, v in config.items() if key not in SCHEDULE_FLAGS}
                 _check_same(args, path, learned, *first[paths.DENSE])
+
+
+def _check_parent(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> None:
+    parent = describe(args, data, cell, network_id)["config"].get("parent")
+    dense = describe(args, data, paths.dense_cell(cell.learner), network_id) if parent else {}
+    if parent and parent != dense["digest"]:
+        path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
+        _refuse_mixing(args, f"{path}: made from another dense network than the one of its id")
+
+
+def _refuse_mixing(args: argparse.Namespace, message: str) -> None:
+    if not args.allow_mixed:
+        raise Failure(EXIT_CHECKPOINT, f"{message}; use another --models_dir, or --allow_mixed")
+    print(message, file=sys.stderr)
 
 
 def _check_same(
@@ -104,10 +120,7 @@ def _check_same(
     differing = differences(config, other)
     if not differing:
         return
-    message = f"{path}: made by another recipe than {other_path.name}: {differing}"
-    if not args.allow_mixed:
-        raise Failure(EXIT_CHECKPOINT, f"{message}; use another --models_dir, or --allow_mixed")
-    print(message, file=sys.stderr)
+    _refuse_mixing(args, f"{path}: made by another recipe than {other_path.name}: {differing}")
 
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> str:
@@ -152,24 +165,28 @@ def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, l
     return cells
 
 
-def come_from(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> bool:
-    """Whether every pruned network was made from the dense network of the same id."""
+def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> bool:
+    """Whether every pruned network belongs to the dense one of its id: made from it, or trained
+    with the same seed, which means the same first weights, order and augmentations."""
     dense_cell = paths.dense_cell(cell.learner)
-    return all(
-        describe(args, data, cell, i)["config"].get("parent")
-        == describe(args, data, dense_cell, i)["digest"]
-        for i in ids
-    )
+    for network_id in ids:
+        pruned = describe(args, data, cell, network_id)
+        dense = describe(args, data, dense_cell, network_id)
+        made_from = pruned["config"].get("parent") == dense["digest"]
+        seeds = [network["config"].get("seed") for network in (pruned, dense)]
+        if not made_from and (None in seeds or seeds[0] != seeds[1] or cell[1] == "global"):
+            return False
+    return True
 
 
 def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
     """Keep beside the figures what the networks of each cell were, for the report."""
-    recipes = {}
+    path = paths.recipes(args.pies, args.learner)
+    recipes = json.loads(path.read_text()) if path.exists() else {}
     for cell, ids in cells.items():
         network = describe(args, data, cell, ids[0])
         hardware = {"trained_on": network["results"].get("device", "unknown")}
         recipes[str(cell)] = network["config"] | network["versions"] | hardware | {"ids": ids}
-    path = paths.recipes(args.pies, args.learner)
     write_text(path, json.dumps(recipes, indent=1))
 
 

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     population.prepare_output(args)
     dense = population.predict(args, data, dense_cell, dense_ids)
+    accuracy: dict[Cell, tuple[list[int], np.ndarray]] = {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
         pruned = population.predict(args, data, cell, ids)
@@ -52,8 +53,12 @@ def run(args: argparse.Namespace) -> int:
             which: probe(args, data, networks.select(measured))
             for which, networks in (("dense", paired), ("pruned", pruned))
         }
-        summary.replace(args.pies, rows(cell, probed, is_pie, measured, data), all_groups=True)
-        draw(args, data, cell, probed, is_pie, paired.select(measured), pruned.select(measured))
+        new = rows(cell, probed, is_pie, measured, data)
+        summary.replace(args.pies, new, owner="prediction_depth")
+        accuracy[cell] = measured, probed["pruned"]["accuracy"][:, -1]
+        shown = (paired.select(measured), pruned.select(measured))
+        draw(args, data, cell, probed, is_pie, *shown, n_models_pies=len(ids))
+    summary.replace(args.pies, rows_of_schedules(accuracy, len(data.test)))
     publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
     print(summary.format_groups(args.pies, args.learner, METRICS[args.pd_target]))
@@ -80,7 +85,9 @@ def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arra
         ]
         return {"probe_labels": np.stack(predicted).astype(np.int16)}
 
-    key = f"knn {args.knn} bank {args.pd_bank} seed {args.seed}"
+    key = f"knn {args.knn} bank {args.pd_bank}"
+    if args.pd_bank == "augmented":  # drawn batch by batch
+        key += f" seed {args.seed} batch {args.batch_size}"
     found = []
     for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None):
         path = paths.probe_predictions(args.pies, cell, network_id)
@@ -137,6 +144,20 @@ def rows(
     return found
 
 
+def rows_of_schedules(
+    accuracy: dict[Cell, tuple[list[int], np.ndarray]], n_examples: int
+) -> list[summary.Row]:
+    """Accuracy of the last probe, late minus early gradual pruning, network by network: those of
+    one id share first weights, order and augmentations."""
+    found = []
+    for later, (ids, values) in accuracy.items():
+        early_ids, early = accuracy.get(later._replace(pruning_method="GMP"), ([], values))
+        if later.pruning_method == "later_GMP" and early_ids == ids:
+            metric = "probe_accuracy_later_minus_early"
+            found += population.mean_rows(later, metric, values - early, n_examples)
+    return found
+
+
 def draw(
     args: argparse.Namespace,
     data: Dataset,
@@ -145,9 +166,11 @@ def draw(
     is_pie: np.ndarray,
     dense: Population,
     pruned: Population,
+    n_models_pies: int,
 ) -> None:
     """Depth dense against pruned, depth against Q-Score, and probe accuracy by layer."""
     target = {"is_pie": is_pie, "target": np.array(args.pd_target)}
+    target["n_models_pies"] = np.array(n_models_pies)
     heading = population.heading(cell, dense.ids, data) | target
     depth = {which: probed[which][args.pd_target].mean(axis=0) for which in probed}
     path = {

@@ -18,6 +18,8 @@ from common.paths import Cell
 
 # What a pruned network takes over from its dense one.
 INHERITED = (*ARCHITECTURE, "method", "projection_head")
+# What means nothing to fine-tuning with cross-entropy.
+CONTRASTIVE_FLAGS = ("temperature", "base_temperature", "head_epochs", "batch_size_head")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
     }
     for cell in cells:  # refuse before the first training
         making.unfinished(cell, args, configs[cell])
-    population.prepare_output(args)
+    population.prepare_output(args, makes_networks=True)
     runtime.stop_at_safe_point()
+    busy: list[str] = []
     for cell in cells:
 
         def learn(
@@ -48,8 +51,9 @@ def run(args: argparse.Namespace) -> int:
             )  # fmt: skip
             return modules, masks, history
 
-        making.make(cell, args, data, configs[cell], learn)
+        busy += making.make(cell, args, data, configs[cell], learn)
     print(summary.format_table(args.pies, args.learner))
+    making.check_all_made(busy)
     return 0
 
 
@@ -75,4 +79,7 @@ def config(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int)
     inherited = {name: dense["config"][name] for name in INHERITED if name in dense["config"]} | {
         "parent": dense["digest"]
     }
-    return cell._asdict() | population.data_config(data) | args.recipe | inherited
+    recipe = args.recipe
+    if recipe.get("finetune_loss") != "supcon":
+        recipe = {name: value for name, value in recipe.items() if name not in CONTRASTIVE_FLAGS}
+    return cell._asdict() | population.data_config(data) | recipe | inherited

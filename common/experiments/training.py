@@ -28,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
     for cell, cell_config in configs.items():  # refuse before the first training
         making.unfinished(cell, args, dict.fromkeys(args.ids, cell_config))
         check_schedule(args, data, cell_config)
-    population.prepare_output(args)
+    population.prepare_output(args, makes_networks=True)
     runtime.stop_at_safe_point()
+    busy: list[str] = []
     for cell, cell_config in configs.items():
 
         def learn(
@@ -43,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
             )  # fmt: skip
             return modules, masks, history
 
-        making.make(cell, args, data, dict.fromkeys(args.ids, cell_config), learn)
+        busy += making.make(cell, args, data, dict.fromkeys(args.ids, cell_config), learn)
     print(summary.format_table(args.pies, args.learner))
+    making.check_all_made(busy)
     return 0
 
 

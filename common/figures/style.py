@@ -28,6 +28,7 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 150,
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # class names are folder names: a $ is a $
 }
 
 
@@ -50,11 +51,12 @@ def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None
     with rc_context(STYLE):
         try:
             figure = draw(contents)
+            for picture in missing:
+                replace_file(picture, figure.savefig, lambda temporary: None)
+        except OSError:
+            raise
         except Exception as error:
             print(f"figure not drawn: {path}: {error}", file=sys.stderr)
-            return
-        for picture in missing:
-            replace_file(picture, figure.savefig, lambda temporary: None)
 
 
 def new_axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:
@@ -67,7 +69,10 @@ def describe(a: Arrays) -> str:
     """`SupCon, global pruning, sparsity 0.95 (10 networks, 500 images)`."""
     pruning = str(a["pruning_method"]).replace("_", " ")
     what = "dense" if pruning == "dense" else f"{pruning} pruning, sparsity {a['sparsity']}"
-    return f"{a['learner']}, {what}\n{a['n_models']} networks, {a['n_examples']} test images"
+    networks = f"{a['n_models']} networks"
+    if "n_models_pies" in a and a["n_models_pies"] != a["n_models"]:
+        networks += f" (PIEs of {a['n_models_pies']})"
+    return f"{a['learner']}, {what}\n{networks}, {a['n_examples']} test images"
 
 
 def class_ticks(axes: Axes, classes: np.ndarray) -> None:

@@ -55,6 +55,7 @@ class Stage:
     # from the stage's number of steps to {step: sparsity to reach there}
     pruning_events: Callable[[int], dict[int, float]] = lambda n_steps: {}
     allocation: str = "uniform"
+    collapsed_loss: float | None = None  # the loss if all embeddings were equal
 
     def steps_per_epoch(self, n_images: int) -> int:
         """The last batch of an epoch may be smaller than the others."""
@@ -113,6 +114,7 @@ def fit(
             run.step = step + 1
         run.history.append(_end_epoch(run, network, data, epoch, steps_per_epoch))
         log(run.history[-1])
+        _warn_of_collapse(run)
         if time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES and epoch + 1 < stage.epochs:
             save(run.state())
             saved_at = time.monotonic()
@@ -190,6 +192,17 @@ def _step(
         correct = torch.full_like(loss, torch.nan) if correct is None else correct.double()
         count = torch.full_like(loss, len(batch))
         run.totals += torch.stack([loss * count, correct, count, loss.isfinite().double()])
+
+
+def _warn_of_collapse(run: _Run) -> None:
+    stage, last = run.stage, run.history[-1]
+    if stage.collapsed_loss is None or last["epoch"] + 1 < stage.epochs:
+        return
+    if last["loss"] > 0.99 * stage.collapsed_loss:
+        tqdm.write(
+            f"{stage.name}: the loss ended at {last['loss']:.3f}, and equal embeddings have "
+            f"{stage.collapsed_loss:.3f}: try --warmup_epochs or a lower --learning_rate"
+        )
 
 
 def _end_epoch(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common import presets
 from common.data.augment import Augmentation
 from common.learning.loop import Stage
-from common.learning.losses import supcon_loss
+from common.learning.losses import collapse_value, supcon_loss
 from common.learning.pruning import pruning_events
 from common.model import wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
@@ -152,6 +152,9 @@ def _encoder_stage(modules: Modules, config: Config, **differences: Any) -> Stag
         epochs=config["epochs"],
         batch_size=config["batch_size"],
         learning_rate=config["learning_rate"],
+        collapsed_loss=collapse_value(
+            2 * config["batch_size"], config["temperature"], config["base_temperature"]
+        ),
         **differences,
     )
 

@@ -39,7 +39,7 @@ def train(
     path = paths.training_state(models, cell, network_id)
     log_path = paths.log(logs, cell, network_id)
     device = data.train.images.device
-    bf16 = _uses_bf16(config["precision"], device)
+    bf16 = config["precision"] == "bf16"
     for module in modules.values():
         module.to(device, memory_format=torch.channels_last)
     resume = _read_state(path, config)
@@ -93,9 +93,3 @@ def _read_state(path: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         print(f"{failure}: training starts from the beginning")
         return None
     return state if state["config"] == config else None
-
-
-def _uses_bf16(precision: str, device: torch.device) -> bool:
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bf16"

@@ -154,6 +154,12 @@ def test_equal_images_do_not_vote_for_themselves(device: str) -> None:
     assert knn_predict(bank, np.array([0, 0, 1, 1]), None, 3, 2).tolist() == [1, 1, 0, 0]
 
 
+def test_more_equal_images_than_neighbours() -> None:
+    """An image need not be among the nearest of its own copies."""
+    found = knn_predict(torch.zeros(10, 2), np.full(10, 3), None, 2, 5)
+    assert found.tolist() == [3] * 10
+
+
 def test_leaving_one_out_leaves_one_neighbour_less() -> None:
     bank = torch.from_numpy(points(19, 12, 4))
     with pytest.raises(ValueError, match="k = 12 neighbours of a bank of"):

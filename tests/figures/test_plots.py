@@ -122,8 +122,8 @@ def class_impact() -> Arrays:
         "effect": np.array([-0.2, 0.05, 0.15]),
         "low": np.array([-0.3, -0.05, 0.1]),
         "high": np.array([-0.1, 0.15, 0.2]),
-        "p_value": np.array([0.001, 0.4, 0.01]),
-        "q_value": np.array([0.003, 0.4, 0.05]),
+        "p_value": np.array([0.001, 0.04, 0.01]),
+        "q_value": np.array([0.003, 0.06, 0.05]),
         "classes": CLASSES,
     }
 
