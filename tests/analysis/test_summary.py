@@ -90,17 +90,34 @@ def test_rows_are_replaced_by_cell_metric_and_group(
     assert len(found) == len(expected)
 
 
-def test_all_groups_of_a_metric_can_be_replaced(tmp_path: Path) -> None:
-    """A population that has no PIEs any more has no accuracy on them either."""
+def test_an_analysis_leaves_no_row_of_an_earlier_run(tmp_path: Path) -> None:
+    """A population that has no PIEs any more has no accuracy on them either; what other analyses
+    say about the cell stays."""
     kept = [
-        summary.row(GMP, "q_score", 1.5, 2, 3, group="pie"),
+        summary.row(GMP, "prediction_depth_pie_minus_rest", 1.5, 2, 3),
+        summary.row(GMP, "probe_accuracy_layer_1", 0.5, 2, 3),
+        summary.row(GMP, "sparsity_reached", 0.9, 2, 3),
+        summary.row(GMP, "embedding_knn_accuracy", 0.9, 1, 3),
         summary.row(GLOBAL, "top1", 0.25, 2, 3, group="pie"),
     ]
-    old = [summary.row(GMP, "top1", 0.5, 2, 3, group=group) for group in ("all", "pie", "non_pie")]
+    old = [
+        summary.row(GMP, metric, 0.5, 2, 3, group=group)
+        for metric in ("top1", "top1_sd", "q_score_pie_minus_rest", "class_impact")
+        for group in ("all", "pie", "non_pie", "cat")
+    ]
     summary.replace(tmp_path, old + kept)
-    new = summary.row(GMP, "top1", 0.75, 2, 10)
-    summary.replace(tmp_path, [new], all_groups=True)
+    new = summary.row(GMP, "top1", 0.75, 1, 10)
+    summary.replace(tmp_path, [new], owner="pie_detection")
     assert sorted(summary.read(tmp_path)) == sorted([new, *kept])
+
+
+def test_prediction_depth_owns_its_rows_alone(tmp_path: Path) -> None:
+    depth = summary.row(GMP, "prediction_depth_label", 3.0, 2, 10, group="pie")
+    accuracy = summary.row(GMP, "top1", 0.5, 2, 10)
+    summary.replace(tmp_path, [depth, accuracy])
+    new = summary.row(GMP, "prediction_depth", 2.0, 2, 10)
+    summary.replace(tmp_path, [new], owner="prediction_depth")
+    assert sorted(summary.read(tmp_path)) == sorted([new, accuracy])
 
 
 def test_the_order_of_writing_leaves_no_trace(tmp_path: Path) -> None:

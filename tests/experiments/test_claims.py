@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common import paths
 from common.analysis import summary
+from common.data import arrays, stored
 from common.experiments import claims
 from common.paths import Cell
 
@@ -38,15 +40,16 @@ def test_without_networks_nothing_is_tested(tmp_path: Path) -> None:
     ("supcon", "half", "verdict"),
     [
         (20.0, 1.0, "supported"),
-        (11.0, 1.0, "not supported"),  # the interval holds 0
-        (3.0, 1.0, "not supported"),
+        (11.0, 1.0, "undecided"),  # the interval holds 0
+        (3.0, 1.0, "contradicted"),
         (20.0, None, "not tested"),
     ],
 )
 def test_more_lost(tmp_path: Path, supcon: float, half: float | None, verdict: str) -> None:
     store(tmp_path, SUPERVISED, "n_pies", 10.0)
     store(tmp_path, SUPCON, "n_pies", supcon, half)
-    line = read(tmp_path)["PIEs, SupCon minus supervised, GMP at 0.90"]
+    at = "0.90" if half else "0.00"  # without an interval there is nothing to compare
+    line = read(tmp_path)[f"PIEs, SupCon minus supervised, GMP at {at}"]
     assert line["verdict"] == verdict
     if half is not None:
         assert float(line["value"]) == pytest.approx(supcon - 10)
@@ -67,14 +70,48 @@ def test_the_sign_of_q_is_that_of_the_claim(tmp_path: Path) -> None:
     q = found["Q-Score, other images minus PIEs, SupCon GMP 0.90"]
     assert (q["verdict"], float(q["value"])) == ("supported", 0.5)
     depth = found["prediction depth, PIEs minus other images, SupCon GMP 0.90"]
-    assert depth["verdict"] == "not supported"
+    assert depth["verdict"] == "contradicted"
 
 
-def test_the_last_probe_is_the_deepest(tmp_path: Path) -> None:
+def test_populations_of_other_sizes_are_not_compared(tmp_path: Path) -> None:
+    store(tmp_path, SUPERVISED, "n_pies", 10.0)
+    other = summary.row(SUPCON, "n_pies", 90.0, 5, 100, interval=(80.0, 100.0))
+    summary.replace(tmp_path, [other])
+    line = read(tmp_path)["PIEs, SupCon minus supervised, GMP at 0.90"]
+    assert line["verdict"] == "not tested"
+
+
+def test_a_control_without_pruning_says_nothing_about_pruning(tmp_path: Path) -> None:
+    for learner in paths.LEARNERS:
+        store(tmp_path, Cell(learner, "global", 0.0), "n_pies", 10.0)
+    line = read(tmp_path)["PIEs, SupCon minus supervised, global at 0.00"]
+    assert line["verdict"] == "not tested"
+
+
+def test_schedules_are_compared_network_by_network(tmp_path: Path) -> None:
     later = SUPCON._replace(pruning_method="later_GMP")
-    for cell, accuracy in ((SUPCON, 0.5), (later, 0.9)):
-        store(tmp_path, cell, "n_pies", 10.0)
-        for layer in (1, 9, 10):
-            store(tmp_path, cell, f"probe_accuracy_layer_{layer}", accuracy * (layer == 10), 0.1)
+    store(tmp_path, later, "probe_accuracy_later_minus_early", 0.4, 0.1)
     line = read(tmp_path)["accuracy of the last probe, later minus early GMP, SupCon at 0.90"]
-    assert (line["verdict"], float(line["value"])) == ("supported", pytest.approx(0.4))
+    assert (line["verdict"], float(line["value"])) == ("supported", 0.4)
+
+
+def store_sets(pies: Path, sets: list[np.ndarray]) -> None:
+    for cell, is_pie in zip((SUPERVISED, SUPCON), sets, strict=True):
+        votes = np.zeros((len(is_pie), 2), int)
+        contents = dict.fromkeys(stored.KEYS, votes) | {"is_pie": is_pie}
+        contents["label"] = np.zeros(len(is_pie), int)
+        arrays.save(paths.pies_distribution(pies, cell).with_suffix(".npz"), contents)
+
+
+def test_uniqueness_is_measured_against_chance(tmp_path: Path) -> None:
+    """Two independent halves of 400 images: a third of their union is in both; equal sets: all."""
+    halves = [np.arange(400) % 2 == 0, np.arange(400) // 2 % 2 == 0]
+    store_sets(tmp_path, halves)
+    found = {name: line for name, line in read(tmp_path).items() if "unique" in name}
+    half, chance = found.values()
+    assert float(half["value"]) == pytest.approx(2 / 3 - 1 / 2, abs=1e-5)
+    assert float(chance["value"]) == pytest.approx(0, abs=1e-5)
+    assert (half["verdict"], chance["verdict"]) == ("supported", "undecided")
+    store_sets(tmp_path, [halves[0], halves[0]])
+    found = [line["verdict"] for name, line in read(tmp_path).items() if "unique" in name]
+    assert found == ["contradicted", "contradicted"]
