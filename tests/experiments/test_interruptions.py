@@ -212,7 +212,7 @@ def test_a_network_that_another_process_works_on_is_left_to_it(tmp_path: Path) -
         done = run_here(tmp_path, *command)
         assert done.code == 8
         assert done.stderr.count("\n") == 1
-        assert "[1]" in done.stderr
+        assert "id 1;" in done.stderr
         assert [trainings_of(tmp_path, i) for i in range(3)] == [1, 0, 1]
     assert paths.networks_present(models) == {GMP["supervised"]: {0, 2}}
     assert run_here(tmp_path, *command).code == 0
