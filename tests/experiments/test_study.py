@@ -697,8 +697,8 @@ def test_dense_networks_against_others(study_copy: Study, naive: Naive) -> None:
     row = read_summary(study_copy.pies)[key(dense("supervised"), "n_pies_dense_null")]
     disagreeing = sum(a != b for a, b in zip(first, second, strict=True))
     assert (float(row["value"]), row["n_models"], row["n_examples"]) == (disagreeing, "1", "100")
-    refused = run_here(study_copy.folder, *sup_pies("--null_index_start", "1"))
-    assert refused.code == 2
+    refused = run_here(study_copy.folder, *sup_pies("--null_index_start", "2"))
+    assert refused.code == 4
     assert "sup_training.py" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
