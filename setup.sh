@@ -77,10 +77,12 @@ check() {
     "$python" -m pytest --cov --cov-report=term --cov-fail-under=85 "$@"
 }
 
-scaffold
+case "${1:-}" in
+    "" | --demo | --test) scaffold ;;
+    *) echo "setup.sh: $1: give --demo, --test, or nothing" >&2 && exit 2 ;;
+esac
 case "${1:-}" in
     "") echo "made data, models, logs and pies; next: bash setup.sh --demo" ;;
     --demo) install requirements.txt && demo ;;
     --test) install requirements.txt tests/requirements.txt && shift && check "$@" ;;
-    *) echo "setup.sh: $1: give --demo, --test, or nothing" >&2; exit 2 ;;
 esac

@@ -29,6 +29,8 @@ def modal_labels(labels: np.ndarray, n_classes: int, ties: str = "lowest") -> np
     Of equally frequent classes the `lowest` wins, as in the released code of arXiv 2207.00200, or
     the `highest`, as in Hooker's.
     """
+    if ties not in ("lowest", "highest"):
+        raise ValueError(f"ties must go to the lowest or the highest class, not {ties!r}")
     votes = count_votes(labels, n_classes)
     if ties == "lowest":
         return votes.argmax(axis=1)

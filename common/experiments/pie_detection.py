@@ -63,24 +63,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -> None:
-    """Raises Failure(EXIT_ARGUMENTS) for a map of a network that is not there."""
+    """Raises Failure(EXIT_ARGUMENTS) for a map of a network that is not there, or a null population
+    that is not another one."""
     if args.umap_id is not None and args.umap_id not in dense_ids:
         raise Failure(
             EXIT_ARGUMENTS, f"argument --umap_id: {args.umap_id}: one of the ids {dense_ids}"
         )
     if args.plot_umap:
         population.check_knn(args, len(data.test) - 1)
+    start = args.null_index_start
+    if start is not None and set(range(start, start + len(dense_ids))) & set(dense_ids):
+        raise Failure(
+            EXIT_ARGUMENTS,
+            f"argument --null_index_start: {start}: {len(dense_ids)} ids from here overlap those "
+            "of the population itself",
+        )
 
 
 def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) -> None:
     """Count PIEs of the dense population against as many dense networks with other ids."""
     present = paths.networks_present(args.models).get(dense.cell, set())
     start = args.null_index_start
-    if start in dense.ids:
-        raise Failure(
-            EXIT_ARGUMENTS,
-            f"argument --null_index_start: {start}: an id beyond those of the population itself",
-        )
     others = [i for i in range(start, start + len(dense.ids)) if i in present - set(dense.ids)]
     if len(others) < len(dense.ids):
         raise Failure(
