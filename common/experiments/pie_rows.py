@@ -132,8 +132,14 @@ def of_pies(
         defined = ~(np.isnan(q[:, is_pie]).all(axis=1) | np.isnan(q[:, ~is_pie]).all(axis=1))
         means = [np.nanmean(q[defined][:, members], axis=1) for members in (is_pie, ~is_pie)]
         rows += _paired(cell, "q_score_pie_minus_rest", *means, n_examples)
-    lost = (dense.silhouette, pruned.silhouette)
-    rows += _paired(cell, "embedding_silhouette_lost", *lost, min(n_examples, 2000))
+    networks = (dense, pruned)
+    lost = {  # dense minus pruned, network by network
+        "top1_lost": [(p.labels == label).mean(axis=1) for p in networks],
+        "q_score_lost": [np.nanmean(p.q.astype(np.float64), axis=1) for p in networks],
+        "embedding_silhouette_lost": [p.silhouette for p in networks],
+    }
+    for metric, (of_dense, of_pruned) in lost.items():
+        rows += _paired(cell, metric, of_dense, of_pruned, n_examples)
     for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
         if not members.any():
             continue

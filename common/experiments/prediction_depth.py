@@ -131,6 +131,9 @@ def rows(
                     found += population.mean_rows(
                         cell, f"{metric}{suffix}", means, int(members.sum()), group
                     )
+    for target, metric in METRICS.items():  # pruned minus dense, network by network
+        gained = (probed["pruned"][target] - probed["dense"][target]).mean(axis=1)
+        found += population.mean_rows(cell, f"{metric}_gained", gained, len(everything))
     if 0 < is_pie.sum() < len(is_pie):
         depth = probed["pruned"]["prediction"]
         difference = depth[:, is_pie].mean(axis=1) - depth[:, ~is_pie].mean(axis=1)

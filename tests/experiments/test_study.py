@@ -855,3 +855,24 @@ def test_a_figure_that_cannot_be_drawn_costs_no_number(
     rows = read_summary(study_copy.pies)
     for pruning, sparsity in PRUNED:
         assert key(Cell("supervised", pruning, sparsity), "n_pies") in rows
+
+
+@every_learner
+@every_pruned
+def test_losses_are_paired_by_network(
+    naive: Naive,
+    rows: dict[tuple[str, ...], dict[str, str]],
+    learner: str,
+    pruning: str,
+    sparsity: float,
+) -> None:
+    cell = Cell(learner, pruning, sparsity)
+    differences = [
+        sum(a == t for a, t in zip(before, naive.target, strict=True)) / N_TEST
+        - sum(b == t for b, t in zip(after, naive.target, strict=True)) / N_TEST
+        for before, after in zip(naive.labels(dense(learner)), naive.labels(cell), strict=True)
+    ]
+    row = rows[key(cell, "top1_lost")]
+    assert float(row["value"]) == pytest.approx(np.mean(differences))
+    half = scipy.stats.t.ppf(0.975, 1) * np.std(differences, ddof=1) / 2**0.5
+    assert float(row["ci_high"]) - float(row["value"]) == pytest.approx(half, abs=1e-9)
