@@ -135,7 +135,7 @@ def of_pies(
     networks = (dense, pruned)
     lost = {  # dense minus pruned, network by network
         "top1_lost": [(p.labels == label).mean(axis=1) for p in networks],
-        "q_score_lost": [np.nanmean(p.q.astype(np.float64), axis=1) for p in networks],
+        "q_score_lost": [_mean_q(p) for p in networks],
         "embedding_silhouette_lost": [p.silhouette for p in networks],
     }
     for metric, (of_dense, of_pruned) in lost.items():
@@ -159,10 +159,16 @@ def of_schedules(populations: dict[Cell, Population]) -> list[summary.Row]:
     for later, networks in populations.items():
         early = populations.get(later._replace(pruning_method="GMP"))
         if later.pruning_method == "later_GMP" and early and early.ids == networks.ids:
-            means = [np.nanmean(p.q.astype(np.float64), axis=1) for p in (networks, early)]
             n_examples = networks.q.shape[1]
+            means = (_mean_q(networks), _mean_q(early))
             rows += _paired(later, "q_score_later_minus_early", *means, n_examples)
     return rows
+
+
+def _mean_q(networks: Population) -> np.ndarray:
+    """Mean Q-Score [K] of each network over the images where it is defined, NaN if it is nowhere."""
+    return np.array([q[~np.isnan(q)].mean() if (~np.isnan(q)).any() else np.nan for q in
+                     networks.q.astype(np.float64)])  # fmt: skip
 
 
 def _paired(
