@@ -166,9 +166,11 @@ def of_schedules(populations: dict[Cell, Population]) -> list[summary.Row]:
 
 
 def _mean_q(networks: Population) -> np.ndarray:
-    """Mean Q-Score [K] of each network over the images where it is defined, NaN if it is nowhere."""
-    return np.array([q[~np.isnan(q)].mean() if (~np.isnan(q)).any() else np.nan for q in
-                     networks.q.astype(np.float64)])  # fmt: skip
+    """Mean Q-Score [K] of each network over its images with one, NaN if there is none."""
+    defined = ~np.isnan(networks.q)
+    n_defined = defined.sum(axis=1)
+    total = np.where(defined, networks.q.astype(np.float64), 0).sum(axis=1)
+    return np.where(n_defined > 0, total / np.maximum(n_defined, 1), np.nan)
 
 
 def _paired(
