@@ -26,6 +26,7 @@ install() { # install REQUIREMENTS… : only what is missing; sets $python
         [ -x .venv/bin/python ] || python3 -m venv .venv
         python=".venv/bin/python"
     fi
+    echo "installing what is missing of $* for $python"
     local arguments=()
     for file in "$@"; do arguments+=(-r "$file"); done
     "$python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"
@@ -63,6 +64,7 @@ demo() {
     echo
     echo "tables and figures:"
     find pies/digits \( -name '*.csv' -o -name '*.png' \) -not -path '*/training/*' | sort
+    echo "pies/digits/index.html  <- the page to look at"
     echo "loss and accuracy of every training: pies/digits/{supervised,SupCon}/training/*.png"
     echo
     echo "the study took $((SECONDS - started)) s on $cores CPU cores"

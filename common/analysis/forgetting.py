@@ -24,8 +24,9 @@ def class_impact(
     """Which classes pay for pruning (Hooker et al., arXiv 1911.05248, section 2.1).
 
     For labels dense [K,N], pruned [K',N] and true classes [N]: a network's recall of a class minus
-    its population's mean accuracy, compared between the populations by Welch's t-test over
-    networks. Where no network differs from another the p-value is 1 without an effect, else 0.
+    its own accuracy, compared between the populations by Welch's t-test over networks. (Hooker
+    subtracts the population's mean accuracy as if it were known without error.) Where no network
+    differs from another the p-value is 1 without an effect, else 0.
     Raises ValueError for fewer than two networks.
     """
     if min(len(dense), len(pruned)) < 2:
@@ -36,7 +37,7 @@ def class_impact(
     for labels in (dense, pruned):
         correct = labels == target
         recall = np.stack([correct[:, target == c].mean(axis=1) for c in range(n_classes)], axis=1)
-        normalised.append(recall - correct.mean())
+        normalised.append(recall - correct.mean(axis=1, keepdims=True))
     effect = normalised[1].mean(axis=0) - normalised[0].mean(axis=0)
     constant = (normalised[0].std(axis=0) < 1e-12) & (normalised[1].std(axis=0) < 1e-12)
     low, high, p_value = effect.copy(), effect.copy(), np.where(np.abs(effect) < 1e-12, 1.0, 0.0)
@@ -91,7 +92,7 @@ def vote_margin(votes: np.ndarray) -> np.ndarray:
 def vote_entropy(votes: np.ndarray) -> np.ndarray:
     """votes [N,C] -> [N] in bits: 0 where all networks agree."""
     share = votes / votes.sum(axis=1, keepdims=True)
-    return -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)
+    return -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1) + 0.0  # no -0.0
 
 
 def vote_distance(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from common.data.arrays import Arrays
 from common.figures.style import (
@@ -26,7 +26,7 @@ def class_impact(a: Arrays) -> Figure:
     points = 100 * a["effect"]
     bounds = 100 * np.stack([a["effect"] - a["low"], a["high"] - a["effect"]])
     x = np.arange(len(points))
-    for members, colour, name in ((flagged, RED, "q ≤ 0.05"), (~flagged, GREY, "q > 0.05")):
+    for members, colour, name in ((flagged, RED, "adjusted p ≤ 0.05"), (~flagged, GREY, "above")):
         axes.errorbar(x[members], points[members], bounds[:, members], fmt="o", color=colour,
                       capsize=3, label=f"{name} ({members.sum()} classes)")  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.8)
@@ -63,6 +63,8 @@ def vote_distances(a: Arrays) -> Figure:
                   edgecolor=colour, label=f"{name} ({members.sum()})")  # fmt: skip
     axes.set(xlabel="Jensen-Shannon distance, dense to pruned votes", ylabel="images (log)")
     axes.set(title=describe(a), yscale="log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())  # 1, 10, 100
+    axes.yaxis.set_minor_formatter(NullFormatter())
     legend_below(figure, axes, 2)
     return figure
 

@@ -392,8 +392,12 @@ def test_what_a_class_lost_more_than_the_average(
         members = [n for n in range(N_TEST) if naive.target[n] == c]
         normalised = [
             [
-                recall - np.mean(naive.accuracies(of, list(range(N_TEST))))
-                for recall in naive.accuracies(of, members)
+                recall - accuracy
+                for recall, accuracy in zip(
+                    naive.accuracies(of, members),
+                    naive.accuracies(of, list(range(N_TEST))),
+                    strict=True,
+                )
             ]
             for of in (cell, dense(learner))
         ]

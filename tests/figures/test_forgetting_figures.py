@@ -62,8 +62,8 @@ def test_the_title_says_how_many_networks_and_images(name: str) -> None:
 
 def test_flagged_classes_are_counted() -> None:
     text = words(forgetting.class_impact(DRAWN["class_impact"]))
-    assert "q ≤ 0.05 (1 classes)" in text
-    assert "q > 0.05 (2 classes)" in text
+    assert "adjusted p ≤ 0.05 (1 classes)" in text
+    assert "above (2 classes)" in text
 
 
 def test_counts_by_size_are_means_of_the_resamples() -> None:

@@ -420,9 +420,9 @@ def test_class_impact_tells_flagged_classes_from_others() -> None:
         container.get_label(): np.stack(container.lines[0].get_data(), axis=1)
         for container in axes.containers
     }
-    assert shown.keys() == {"q ≤ 0.05 (2 classes)", "q > 0.05 (1 classes)"}
-    assert shown["q ≤ 0.05 (2 classes)"] == pytest.approx(np.array([[0, -20], [2, 15]]))
-    assert shown["q > 0.05 (1 classes)"] == pytest.approx(np.array([[1, 5]]))
+    assert shown.keys() == {"adjusted p ≤ 0.05 (2 classes)", "above (1 classes)"}
+    assert shown["adjusted p ≤ 0.05 (2 classes)"] == pytest.approx(np.array([[0, -20], [2, 15]]))
+    assert shown["above (1 classes)"] == pytest.approx(np.array([[1, 5]]))
     bars = np.concatenate(
         [segment for bar in axes.containers for segment in bar.lines[2][0].get_segments()]
     )
