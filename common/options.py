@@ -228,7 +228,8 @@ class Parser(argparse.ArgumentParser):
         self.defaults = defaults
         self.recipe_flags = ["preset", "released_quirks", "seed", "limit", "precision"]
         self.set_defaults(learner=learner)
-        self._shared_flags()
+        self._study_flags()
+        self._network_and_run_flags()
 
     def recipe(
         self, flag: str, kind: Callable[[str], Any] | None, default: Any = None, *, unit: str
@@ -260,7 +261,7 @@ class Parser(argparse.ArgumentParser):
         """Training makes an architecture; the other scripts take it from the files."""
         return self.default_text(name) or " (default: as stored; files that differ are refused)"
 
-    def _shared_flags(self) -> None:
+    def _study_flags(self) -> None:
         add = self.add_argument
         add(
             "--cuda_device",
@@ -312,6 +313,9 @@ class Parser(argparse.ArgumentParser):
             metavar="ID",
             help="id of the first network (default: 0)",
         )
+
+    def _network_and_run_flags(self) -> None:
+        add = self.add_argument
         add(
             "--seed",
             type=_integer(0, 2**31 - 1),
