@@ -314,6 +314,9 @@ def test_a_population_without_any_score_still_gives_a_figure() -> None:
     pixels(plots.score_scatter, a)
     a["dense"][:] = np.nan
     pixels(plots.score_scatter, a)
+    (axes,) = plots.score_scatter(a).axes
+    (diagonal,) = [line for line in axes.get_lines() if line.get_label() == "y = x"]
+    assert len(diagonal.get_xdata()) == 0
 
 
 def test_depths_are_moved_by_less_than_they_differ() -> None:
