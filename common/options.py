@@ -202,6 +202,8 @@ def _contrastive(recipe: Callable[..., None]) -> None:
     recipe("--base_temperature", _positive, 0.07, unit="the loss is scaled by temperature / this")
     recipe("--head_epochs", _integer(1, 10**6), unit="epochs of the linear classifier")
     recipe("--batch_size_head", _integer(1, 10**6), unit="images a step of the classifier")
+    views = "views of each image, encoded once for all its epochs; 0: new ones in every epoch"
+    recipe("--head_views", _integer(0, 1000), 0, unit=views)
 
 
 def _choice(*choices: str) -> Callable[[str], str]:

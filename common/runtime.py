@@ -119,6 +119,7 @@ def pick_device(cuda_device: int) -> torch.device:
         print(f"no CUDA: running on the CPU instead of GPU {cuda_device}", file=sys.stderr)
         cuda_device = -1
     if cuda_device < 0:
+        reuse_memory()
         return torch.device("cpu")
     if cuda_device >= torch.cuda.device_count():
         raise Failure(
@@ -131,6 +132,26 @@ def pick_device(cuda_device: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", cuda_device)
+
+
+# Only the largest activations of SupCon's batches of 1,024 images are above it: to reuse these too
+# would add half to the peak (7.1 instead of 4.7 GB).
+REUSED_UP_TO = 144 * 2**20  # bytes
+
+
+def reuse_memory() -> None:
+    """Let glibc keep freed memory instead of returning it to the system. A network's activations
+    are freed and needed again at every step, and clearing fresh pages takes a third of it.
+    Does nothing where the C library is another one."""
+    import ctypes
+    import platform
+
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mmap_threshold, trim_threshold = -3, -1  # their numbers in malloc.h
+    mallopt(mmap_threshold, REUSED_UP_TO)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 def pick_precision(asked: str, device: torch.device) -> str:

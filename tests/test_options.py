@@ -221,6 +221,7 @@ def test_the_recipe_is_what_defines_the_learning() -> None:
     training = {"model_depth", "widen_factor", "dropout", "weight_decay", "momentum"}
     training |= {"cosine_annealing", "warmup_epochs", "begin_step", "end_step", "frequency"}
     contrastive = {"temperature", "base_temperature", "head_epochs", "batch_size_head"}
+    contrastive |= {"head_views"}
     assert parse("sup_training.py").recipe.keys() == shared | training
     assert parse("clr_training.py").recipe.keys() == (
         shared | training | contrastive | {"method", "projection_head"}

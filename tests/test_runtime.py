@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -443,3 +444,28 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
         read = list(csv.reader(file))
     assert read == [["a", "b"], ['dog, "big"', ""], ["two\nlines", "1.5"], ["Vögel", "0"]]
+
+
+# Memory
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_used_again() -> None:
+    """Ten arrays of 64 MB, one after the other, need the pages of one."""
+    script = """
+import resource, sys
+import numpy as np
+from common import runtime
+if sys.argv[1] == "reuse":
+    runtime.reuse_memory()
+np.ones(2**23)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    np.ones(2**23)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        how: int(subprocess.check_output([sys.executable, "-c", script, how], cwd=ROOT))
+        for how in ("reuse", "return")
+    }
+    assert faults["reuse"] < faults["return"] / 10

@@ -19,7 +19,10 @@ from common.paths import Cell
 # What a pruned network takes over from its dense one.
 INHERITED = (*ARCHITECTURE, "method", "projection_head")
 # What means nothing to fine-tuning with cross-entropy.
-CONTRASTIVE_FLAGS = ("temperature", "base_temperature", "head_epochs", "batch_size_head")
+CONTRASTIVE_FLAGS = (
+    *("temperature", "base_temperature"),
+    *("head_epochs", "batch_size_head", "head_views"),
+)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,9 @@ class Stage:
     """One optimisation: what is trained, by which loss, for how long, and what is pruned.
 
     `loss(views [V·B,3,H,H], labels [B])` returns the loss and the number of images classified
-    correctly, None where nothing is classified. Milestones and warm-up are fractions of the stage.
+    correctly, None where nothing is classified. Where only a part of the network is trained,
+    `frozen` is the rest, and `loss` gets what it makes of the views. Milestones and warm-up are
+    fractions of the stage.
     """
 
     name: str
@@ -50,7 +52,10 @@ class Stage:
     cosine: bool = False
     warmup: float = 0.0
     n_views: int = 1
-    encoder_frozen: bool = False
+    frozen: Callable[[Tensor], Tensor] | None = None
+    # so many views of each image are drawn and encoded ahead, for the epochs to take in turn;
+    # 0: every epoch has its own
+    cached_views: int = 0
     prunable: Mapping[str, Tensor] = field(default_factory=dict)
     # from the stage's number of steps to {step: sparsity to reach there}
     pruning_events: Callable[[int], dict[int, float]] = lambda n_steps: {}
@@ -95,22 +100,28 @@ def fit(
     n_steps = stage.epochs * steps_per_epoch
     events = stage.pruning_events(n_steps)
     run = _Run(stage, data.train.images.device, resume)
-    network.train(not stage.encoder_frozen)
+    network.train(stage.frozen is None)
+
+    def stop_if_asked() -> None:
+        if signum := runtime.stop_requested():
+            save(run.state())
+            raise Interrupted(signum)
+
+    encoded = list(_encode_ahead(stage, data, bf16, (*seed, stage.name), stop_if_asked))
     saved_at = time.monotonic()
     epochs = range(run.step // steps_per_epoch, stage.epochs)
     for epoch in tqdm(epochs, desc=stage.name, unit="epoch", leave=False, disable=None):
         order = _order(n_images, data.train.images.device, (*seed, stage.name, "order", epoch))
         for step in range(run.step, (epoch + 1) * steps_per_epoch):
-            if signum := runtime.stop_requested():
-                save(run.state())
-                raise Interrupted(signum)
+            stop_if_asked()
             if step in events:
                 masks |= pruning.magnitude_masks(stage.prunable, events[step], stage.allocation)
                 pruning.apply_masks(masks, stage.prunable, run.optimizer)
             run.optimizer.param_groups[0]["lr"] = stage.learning_rate_at(step / n_steps)
             position = step % steps_per_epoch
             batch = order[position * stage.batch_size : (position + 1) * stage.batch_size]
-            _step(run, data, batch, masks, bf16, (*seed, stage.name, "step", step))
+            view = encoded[epoch % len(encoded)] if encoded else None
+            _step(run, data, batch, view, masks, bf16, (*seed, stage.name, "step", step))
             run.step = step + 1
         run.history.append(_end_epoch(run, network, data, epoch, steps_per_epoch))
         log(run.history[-1])
@@ -136,6 +147,7 @@ class _Run:
         )
         self.step = 0
         self.history: list[dict[str, Any]] = []
+        self.test_embedding: Tensor | None = None  # [N,D], where the encoder is frozen
         # of the running epoch: loss x images, correct, images, steps with a finite loss
         self.totals = torch.zeros(4, dtype=torch.float64, device=device)
         if resume is not None:
@@ -165,24 +177,51 @@ def _order(n_images: int, device: torch.device, seed: tuple[int | str, ...]) -> 
     return torch.randperm(n_images, generator=runtime.generator(*seed)).to(device)
 
 
+def _inputs(stage: Stage, data: Dataset, batch: Tensor, seed: tuple[int | str, ...]) -> Tensor:
+    """Augmented views of the images `batch`, or what the frozen part makes of them."""
+    images = data.train.images[batch].repeat(stage.n_views, 1, 1, 1)
+    views = augment.augment(images, stage.augmentation, runtime.generator(*seed))
+    views = data.normalise(views).contiguous(memory_format=torch.channels_last)
+    if stage.frozen is None:
+        return views
+    with torch.no_grad():
+        return stage.frozen(views)
+
+
+def _encode_ahead(
+    stage: Stage,
+    data: Dataset,
+    bf16: bool,
+    seed: tuple[int | str, ...],
+    stop_if_asked: Callable[[], None],
+) -> Iterator[Tensor]:
+    """What the frozen part makes of each of the cached views, [N,D] each."""
+    batches = torch.arange(len(data.train), device=data.train.images.device)
+    for view in range(stage.cached_views):
+        encoded = []
+        for i, batch in enumerate(batches.split(evaluation.BATCH_SIZE)):
+            stop_if_asked()
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+                encoded.append(_inputs(stage, data, batch, (*seed, "view", view, "batch", i)))
+        yield torch.cat(encoded)
+
+
 def _step(
     run: _Run,
     data: Dataset,
     batch: Tensor,
+    encoded: Tensor | None,
     masks: pruning.Masks,
     bf16: bool,
     seed: tuple[int | str, ...],
 ) -> None:
-    """One optimizer step on the images `batch`; adds to the totals without waiting for a GPU."""
+    """One optimizer step on the images `batch`, or on what is `encoded` of them; adds to the totals
+    without waiting for a GPU."""
     stage = run.stage
-    images, labels = data.train.images[batch], data.train.labels[batch]
-    views = augment.augment(
-        images.repeat(stage.n_views, 1, 1, 1), stage.augmentation, runtime.generator(*seed)
-    )
-    views = data.normalise(views).contiguous(memory_format=torch.channels_last)
-    torch.manual_seed(runtime.seed_from(*seed, "dropout"))
-    with torch.autocast(views.device.type, torch.bfloat16, enabled=bf16):
-        loss, correct = stage.loss(views, labels)
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+        inputs = _inputs(stage, data, batch, seed) if encoded is None else encoded[batch]
+        torch.manual_seed(runtime.seed_from(*seed, "dropout"))
+        loss, correct = stage.loss(inputs, data.train.labels[batch])
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     run.optimizer.step()
@@ -229,5 +268,17 @@ def _end_epoch(
         record["train_accuracy"] = correct / images
         last = epoch + 1 == run.stage.epochs
         if last or epoch % math.ceil(run.stage.epochs / EVALUATIONS) == 0:
-            record["test_accuracy"] = evaluation.accuracy(network, data, data.test)
+            record["test_accuracy"] = _test_accuracy(run, network, data)
     return record
+
+
+@torch.no_grad()
+def _test_accuracy(run: _Run, network: WideResNet, data: Dataset) -> float:
+    """Share of the test images that is classified correctly. A frozen encoder runs only once."""
+    if run.stage.frozen is None:
+        return evaluation.accuracy(network, data, data.test)
+    if run.test_embedding is None:
+        outputs = evaluation.outputs(network, data, data.test)
+        run.test_embedding = torch.cat([output.embedding for output in outputs])
+    predicted = network.fc(run.test_embedding).argmax(1)
+    return (predicted == data.test.labels).double().mean().item()

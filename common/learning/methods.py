@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -164,8 +163,9 @@ def _head_stage(modules: Modules, config: Config, **differences: Any) -> Stage:
     return Stage(
         name="head",
         parameters=list(network.fc.parameters()),
-        loss=partial(_cross_entropy_of_head, network),
-        encoder_frozen=True,
+        loss=partial(_cross_entropy_of_head, network.fc),
+        frozen=lambda views: network(views).embedding,
+        cached_views=config["head_views"],
         augmentation=classification_views(config),
         epochs=config["head_epochs"],
         batch_size=config["batch_size_head"],
@@ -225,11 +225,9 @@ def _cross_entropy(network: WideResNet, images: Tensor, labels: Tensor) -> tuple
 
 
 def _cross_entropy_of_head(
-    network: WideResNet, images: Tensor, labels: Tensor
+    classifier: nn.Module, embedding: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        embedding = network(images).embedding
-    logits = network.fc(embedding)
+    logits = classifier(embedding)
     return F.cross_entropy(logits.float(), labels), (logits.argmax(1) == labels).sum()
 
 

@@ -57,6 +57,7 @@ def config_of() -> Callable[..., Config]:
                 "projection_head": "mlp",
                 "head_epochs": 2,
                 "batch_size_head": 20,
+                "head_views": 0,
             }
         unknown = set(changes) - {*config, "finetune_loss"}
         assert not unknown, f"no such configuration keys: {unknown}"

@@ -19,7 +19,7 @@ from common.data.augment import Augmentation
 from common.data.datasets import Dataset, Split
 from common.learning import loop, pruning
 from common.learning.loop import Stage
-from common.model import wide_resnet
+from common.model import evaluation, wide_resnet
 from common.model.wide_resnet import WideResNet
 from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 
@@ -475,10 +475,12 @@ def test_a_frozen_encoder_does_not_change(data: Dataset) -> None:
     network = new_network(dropout=0.5)
     modes: set[bool] = set()
 
-    def loss(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def frozen(views: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
         modes.add(network.training)
-        with torch.no_grad():
-            embedding = network(views).embedding
+        return network(views).embedding
+
+    def loss(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = network.fc(embedding)
         return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
@@ -487,13 +489,85 @@ def test_a_frozen_encoder_does_not_change(data: Dataset) -> None:
         network,
         loss=loss,
         parameters=list(network.fc.parameters()),
-        encoder_frozen=True,
+        frozen=frozen,
         weight_decay=0.1,
     )
     fit(stage, network, data)
     assert modes == {False}
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]) != name.startswith("fc."), name
+
+
+def head_stage(network: WideResNet, loss: Any = None, **changes: Any) -> Stage:
+    """A classifier on the embeddings of a frozen encoder."""
+
+    def cross_entropy(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = network.fc(embedding)
+        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
+
+    return make_stage(
+        network,
+        loss=loss or cross_entropy,
+        parameters=list(network.fc.parameters()),
+        frozen=lambda views: network(views).embedding,
+        **changes,
+    )
+
+
+def test_encoded_ahead_a_classifier_learns_the_same(data: Dataset) -> None:
+    """As without, where the views do not differ from epoch to epoch."""
+    fresh, cached = new_network(), new_network()
+    plain = Augmentation()
+    histories = [
+        fit(head_stage(fresh, epochs=4, augmentation=plain), fresh, data),
+        fit(head_stage(cached, epochs=4, augmentation=plain, cached_views=1), cached, data),
+    ]
+    assert torch.allclose(fresh.fc.weight, cached.fc.weight, atol=1e-6)
+    assert not torch.allclose(fresh.fc.weight, new_network().fc.weight, atol=1e-3)
+    for key in ("loss", "train_accuracy", "test_accuracy"):
+        ours, others = ([record[key] for record in history] for history in histories)
+        assert ours == pytest.approx(others, rel=1e-5)
+
+
+def test_cached_views_are_taken_in_turn(data: Dataset) -> None:
+    network = new_network()
+    seen: list[Tensor] = []
+
+    def loss(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(embedding)
+        logits = network.fc(embedding)
+        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
+
+    shifts = Augmentation(crop_padding=1)
+    fit(head_stage(network, loss, epochs=5, augmentation=shifts, cached_views=2), network, data)
+    # every epoch has three batches, in an order of its own
+    epochs = [torch.cat(seen[i : i + 3]).sort(dim=0).values for i in range(0, 15, 3)]
+    for i, epoch in enumerate(epochs):
+        assert torch.equal(epoch, epochs[i % 2])
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+def test_a_stop_is_answered_while_views_are_encoded(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, saved = new_network(), []
+    monkeypatch.setattr(runtime, "stop_requested", lambda: signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        fit(head_stage(network, cached_views=3), network, data, save=saved.append)
+    assert [state["step"] for state in saved] == [0]
+
+
+def test_a_frozen_encoder_sees_the_test_images_once(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the accuracy is that of the whole network, at every epoch."""
+    network, runs = new_network(), []
+    outputs = evaluation.outputs
+    monkeypatch.setattr(evaluation, "outputs", lambda *a, **k: runs.append(a) or outputs(*a, **k))
+    history = fit(head_stage(network, epochs=3), network, data)
+    assert len(runs) == 1
+    assert history[-1]["test_accuracy"] == evaluation.accuracy(network, data, data.test)
+    assert all("test_accuracy" in record for record in history)
 
 
 def test_an_encoder_that_is_not_frozen_learns_and_counts_batches(data: Dataset) -> None:

@@ -108,7 +108,7 @@ def test_supervised_learning_is_one_stage_through_the_whole_network(config_of: C
     assert given == (7, 12, 0.3, 0.8)
     assert stage.weight_decay == 5e-4
     assert stage.n_views == 1
-    assert not stage.encoder_frozen
+    assert stage.frozen is None
     assert stage.pruning_events(1000) == {}
 
 
@@ -166,8 +166,9 @@ def test_supcon_is_an_encoder_stage_and_a_head_stage(config_of: ConfigOf) -> Non
     assert names(head, modules) == classifier
     assert (encoder.epochs, encoder.batch_size, encoder.n_views) == (7, 12, 2)
     assert (head.epochs, head.batch_size, head.n_views) == (3, 9, 1)
-    assert head.encoder_frozen
-    assert not encoder.encoder_frozen
+    assert head.frozen is not None
+    assert encoder.frozen is None
+    assert head.cached_views == 0
     assert encoder.weight_decay == 5e-4
     assert head.weight_decay == 0
     rates = [head.learning_rate_at(epoch / 100) for epoch in (0, 59, 60, 74, 75, 89, 90, 99)]
@@ -228,7 +229,10 @@ def test_the_head_stage_touches_nothing_but_the_classifier(
     assert not changed(before["projection"], modules["projection"])
     network = modules["network"].eval()
     labels = torch.arange(8)
-    loss, correct = head.loss(images(), labels)
+    assert head.frozen is not None
+    with torch.no_grad():  # as the loop does
+        embedding = head.frozen(images())
+    loss, correct = head.loss(embedding, labels)
     logits = network(images()).logits
     assert loss.item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert int(correct) == int((logits.argmax(1) == labels).sum())
