@@ -177,14 +177,16 @@ def _order(n_images: int, device: torch.device, seed: tuple[int | str, ...]) -> 
     return torch.randperm(n_images, generator=runtime.generator(*seed)).to(device)
 
 
-def _inputs(stage: Stage, data: Dataset, batch: Tensor, seed: tuple[int | str, ...]) -> Tensor:
-    """Augmented views of the images `batch`, or what the frozen part makes of them."""
+def _inputs(
+    stage: Stage, data: Dataset, batch: Tensor, bf16: bool, seed: tuple[int | str, ...]
+) -> Tensor:
+    """Augmented views of the images `batch`, in float32, or what the frozen part makes of them."""
     images = data.train.images[batch].repeat(stage.n_views, 1, 1, 1)
     views = augment.augment(images, stage.augmentation, runtime.generator(*seed))
     views = data.normalise(views).contiguous(memory_format=torch.channels_last)
     if stage.frozen is None:
         return views
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(views.device.type, torch.bfloat16, enabled=bf16):
         return stage.frozen(views)
 
 
@@ -201,8 +203,7 @@ def _encode_ahead(
         encoded = []
         for i, batch in enumerate(batches.split(evaluation.BATCH_SIZE)):
             stop_if_asked()
-            with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-                encoded.append(_inputs(stage, data, batch, (*seed, "view", view, "batch", i)))
+            encoded.append(_inputs(stage, data, batch, bf16, (*seed, "view", view, "batch", i)))
         yield torch.cat(encoded)
 
 
@@ -218,9 +219,9 @@ def _step(
     """One optimizer step on the images `batch`, or on what is `encoded` of them; adds to the totals
     without waiting for a GPU."""
     stage = run.stage
+    inputs = _inputs(stage, data, batch, bf16, seed) if encoded is None else encoded[batch]
+    torch.manual_seed(runtime.seed_from(*seed, "dropout"))
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-        inputs = _inputs(stage, data, batch, seed) if encoded is None else encoded[batch]
-        torch.manual_seed(runtime.seed_from(*seed, "dropout"))
         loss, correct = stage.loss(inputs, data.train.labels[batch])
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()

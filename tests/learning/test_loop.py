@@ -468,6 +468,29 @@ def test_nothing_is_pruned_that_is_not_named(data: Dataset) -> None:
         assert name == "fc.weight" or weight.all()
 
 
+# Precision
+
+
+def test_views_do_not_depend_on_the_precision(data: Dataset) -> None:
+    """Only the network computes in bfloat16, and its weights stay float32."""
+    everything = Augmentation(
+        resized_crop_area=(0.5, 1.0),
+        horizontal_flip=0.5,
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        jitter_probability=0.8,
+        grayscale_probability=0.2,
+    )
+    seen: dict[bool, list[Batch]] = {False: [], True: []}
+    for bf16, batches in seen.items():
+        network = new_network()
+        stage = make_stage(network, batches, augmentation=everything, epochs=1)
+        fit(stage, network, data, bf16=bf16)
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    for (ours, _), (others, _) in zip(seen[True], seen[False], strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, others)
+
+
 # A frozen encoder
 
 

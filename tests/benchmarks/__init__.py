@@ -1,0 +1,1 @@
+"""How fast every stage is, against the ways of the released code: `python -m tests.benchmarks`."""

@@ -1,0 +1,55 @@
+"""Measure every stage against the released code's ways; print a table and write JSON.
+
+python -m tests.benchmarks --quick             (2 cores: under 3 minutes)
+python -m tests.benchmarks --dataset PATH      (a folder of images; default: digits, enlarged)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from common import runtime
+from tests.benchmarks import accuracy, analysis, measuring, scaling, training
+from tests.benchmarks.measuring import Settings
+
+PARTS = {
+    "training": training.run,
+    "analysis": analysis.run,
+    "scaling": scaling.run,
+    "accuracy": accuracy.run,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cuda_device", type=int, default=0, help="-1: CPU (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes; no accuracy")
+    parser.add_argument("--dataset", default="digits", help="digits or a folder of images")
+    parser.add_argument("--pairs", type=int, default=5, help="baseline and ours, so often")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, of these")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks.json"))
+    args = parser.parse_args()
+    device = runtime.pick_device(args.cuda_device)
+    cuda_device = args.cuda_device if device.type == "cuda" else -1
+    bench = measuring.Bench(Settings(cuda_device, args.quick, args.dataset), args.pairs)
+    found = {"hardware": measuring.hardware(device), "quick": args.quick, "dataset": args.dataset}
+    print(found)
+    for part in args.only.split(","):
+        if not (args.quick and part == "accuracy"):
+            print(f"\n{part}")
+            found[part] = PARTS[part](bench)
+            found["stages"] = bench.rows
+            runtime.write_text(args.output, json.dumps(found, indent=1))
+    print(f"\n{measuring.HEADING}")
+    for row in bench.rows:
+        print(measuring.format_row(row))
+    print(f"written to {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,235 @@
+"""The released pipeline's ways, rebuilt from torchvision, scikit-learn and plain PyTorch: what ours
+are measured against. None of it is used by the project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision import transforms
+
+from common.data.datasets import Dataset, Split
+from common.model.wide_resnet import ProjectionHead, WideResNet
+
+BATCH_SIZE = 1024  # of every pass without training
+
+
+class Images(TorchDataset):
+    """PIL images, transformed one by one: a tensor, or two views of it."""
+
+    def __init__(self, split: Split, transform: transforms.Compose, n_views: int = 1):
+        self.pixels = split.images.permute(0, 2, 3, 1).cpu().numpy()
+        self.labels = split.labels.cpu().numpy()
+        self.transform, self.n_views = transform, n_views
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[list[Tensor], int]:
+        image = Image.fromarray(self.pixels[i])
+        return [self.transform(image) for _ in range(self.n_views)], int(self.labels[i])
+
+
+def contrastive_loader(data: Dataset, batch_size: int) -> DataLoader:
+    """Two views of each image, in the process that trains."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(data.train.images.shape[-1], scale=(0.2, 1.0)),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            transforms.RandomGrayscale(p=0.2),
+            *_to_normalised(data),
+        ]
+    )
+    return DataLoader(Images(data.train, transform, n_views=2), batch_size, shuffle=True)
+
+
+def classification_loader(data: Dataset, batch_size: int) -> DataLoader:
+    """Shifted and flipped images."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(data.train.images.shape[-1], padding=4),
+            transforms.RandomHorizontalFlip(),
+            *_to_normalised(data),
+        ]
+    )
+    return DataLoader(Images(data.train, transform), batch_size, shuffle=True)
+
+
+def plain_loader(data: Dataset, split: Split) -> DataLoader:
+    """Images as they are, in order."""
+    return DataLoader(Images(split, transforms.Compose(_to_normalised(data))), BATCH_SIZE)
+
+
+def _to_normalised(data: Dataset) -> list[nn.Module]:
+    return [transforms.ToTensor(), transforms.Normalize(data.mean.tolist(), data.std.tolist())]
+
+
+def first_batch(loader: DataLoader, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first batch of an epoch: views [V·B,3,H,H] and labels [B]."""
+    views, labels = next(iter(loader))
+    return torch.cat(views).to(device), labels.to(device)
+
+
+def supcon_loss(features: Tensor, labels: Tensor, temperature: float = 0.5) -> Tensor:
+    """The loss of features [V·B,D] with masks of ones and zeros and a loop-free log of a sum."""
+    z = F.normalize(features, dim=1)
+    labels = labels.repeat(len(z) // len(labels))
+    positives = (labels[:, None] == labels[None]).float()
+    others = 1 - torch.eye(len(z), device=z.device)
+    positives = positives * others
+    logits = z @ z.T / temperature
+    logits = logits - logits.max(dim=1, keepdim=True).values.detach()
+    log_probability = logits - (logits.exp() * others).sum(1, keepdim=True).log()
+    mean = (positives * log_probability).sum(1) / positives.sum(1)
+    return -(temperature / 0.07) * mean.mean()
+
+
+def contrastive_step(
+    network: WideResNet,
+    projection: ProjectionHead,
+    optimizer: torch.optim.Optimizer,
+    views: Tensor,
+    labels: Tensor,
+) -> float:
+    """One step on the whole batch."""
+    loss = supcon_loss(projection(network(views).embedding), labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def classification_step(
+    network: WideResNet, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> float:
+    """One step on the whole batch."""
+    loss = F.cross_entropy(network(images).logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def head_epoch(
+    network: WideResNet,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader,
+    test: DataLoader,
+    device: torch.device,
+) -> float:
+    """One epoch of the classifier: the encoder runs again over all training and test images."""
+    network.eval()
+    for (images,), labels in loader:
+        with torch.no_grad():
+            embedding = network(images.to(device)).embedding
+        loss = F.cross_entropy(network.fc(embedding), labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+    return float(np.mean(predict(network, test, device)[0]))
+
+
+@torch.no_grad()
+def predict(
+    network: WideResNet, loader: DataLoader, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and embeddings [N,D], in arrays that grow batch by batch."""
+    network.eval()
+    labels, embeddings = np.empty(0, dtype=np.int64), None
+    for (images,), _ in loader:
+        output = network(images.to(device))
+        labels = np.append(labels, output.logits.argmax(1).cpu().numpy())
+        new = output.embedding.cpu().numpy()
+        embeddings = new if embeddings is None else np.vstack([embeddings, new])
+    return labels, embeddings
+
+
+def q_score(embeddings: np.ndarray) -> np.ndarray:
+    """Q-, Z-Scores and L1 norms [3,N], one image after the other."""
+    scores = np.empty((3, 0))
+    for embedding in embeddings:
+        h = embedding / np.linalg.norm(embedding)
+        z = (np.max(h) - np.mean(h)) / np.std(h)
+        l1 = np.sum(np.abs(h))
+        scores = np.append(scores, [[z / l1], [z], [l1]], axis=1)
+    return scores
+
+
+def modal_labels(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """The most frequent label [N] of labels [K,N], one image after the other."""
+    modal = np.empty(0, dtype=np.int64)
+    for i in range(labels.shape[1]):
+        modal = np.append(modal, np.bincount(labels[:, i], minlength=n_classes).argmax())
+    return modal
+
+
+def pies_of_cell(
+    dense: list[WideResNet],
+    pruned: list[WideResNet],
+    loader: DataLoader,
+    n_classes: int,
+    device: torch.device,
+) -> tuple[np.ndarray, np.ndarray]:
+    """PIEs [N] and mean scores [2,3,N] of one cell; dense networks are run again for each."""
+    modal, scores = [], []
+    for networks in (dense, pruned):
+        labels = []
+        total = np.zeros((3, len(loader.dataset)))
+        for network in networks:
+            predicted, embeddings = predict(network, loader, device)
+            labels.append(predicted)
+            total += q_score(embeddings)
+        modal.append(modal_labels(np.stack(labels), n_classes))
+        scores.append(total / len(networks))
+    return modal[0] != modal[1], np.stack(scores)
+
+
+def knn_predict(
+    bank: np.ndarray, bank_labels: np.ndarray, queries: np.ndarray, k: int
+) -> np.ndarray:
+    """A bank in float64, as arrays grown by numpy are, asked with float32."""
+    classifier = KNeighborsClassifier(n_neighbors=k).fit(bank.astype(np.float64), bank_labels)
+    return classifier.predict(queries)
+
+
+@torch.no_grad()
+def probes(network: WideResNet, loader: DataLoader, device: torch.device) -> list[np.ndarray]:
+    """Probe embeddings L x [N,D_l], in arrays that grow batch by batch."""
+    network.eval()
+    layers: list[np.ndarray] = []
+    for (images,), _ in loader:
+        new = [probe.cpu().numpy() for probe in network(images.to(device), probes=True).probes]
+        layers = [np.vstack(pair) for pair in zip(layers, new, strict=True)] if layers else new
+    return layers
+
+
+def prediction_depth(
+    network: WideResNet, train: DataLoader, test: DataLoader, k: int, device: torch.device
+) -> np.ndarray:
+    """Depth [N] of one network for its own predictions, with a probe at every layer."""
+    bank_labels = train.dataset.labels
+    banks, queries = probes(network, train, device), probes(network, test, device)
+    answers = [
+        knn_predict(bank, bank_labels, asked, k) for bank, asked in zip(banks, queries, strict=True)
+    ]
+    predicted = predict(network, test, device)[0]
+    return np.array(list(_depths(np.stack(answers), predicted)))
+
+
+def _depths(answers: np.ndarray, predicted: np.ndarray) -> Iterator[int]:
+    for i, prediction in enumerate(predicted):
+        depth = len(answers)
+        for layer in reversed(range(len(answers))):
+            if answers[layer, i] != prediction:
+                break
+            depth = layer
+        yield depth
