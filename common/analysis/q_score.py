@@ -41,7 +41,7 @@ def _scores(embedding: np.ndarray) -> np.ndarray:
     centred = h - mean[:, None]
     variance = np.einsum("nd,nd->n", centred, centred) / len(ones)
     norm = np.sqrt(len(ones) * (variance + mean**2))
-    scores = np.stack([h.max(axis=1) - mean, np.abs(h) @ ones])
+    scores = np.stack([embedding.max(axis=1) - mean, np.abs(h) @ ones])
     # The variance of a constant vector is rounding noise, about 1e-34 of its squared norm.
     defined = variance > (1e-12 * norm) ** 2
     scores[:, ~defined] = np.nan

@@ -174,7 +174,8 @@ class _Run:
 
 
 def _order(n_images: int, device: torch.device, seed: tuple[int | str, ...]) -> Tensor:
-    return torch.randperm(n_images, generator=runtime.generator(*seed)).to(device)
+    order = torch.randperm(n_images, generator=runtime.generator(*seed))
+    return order.to(device, non_blocking=True)
 
 
 def _inputs(

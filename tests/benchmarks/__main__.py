@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from common import runtime
-from tests.benchmarks import accuracy, analysis, measuring, scaling, training
+from tests.benchmarks import accuracy, analysis, measuring, scaling, study, training
 from tests.benchmarks.measuring import Settings
 
 PARTS = {
@@ -47,6 +47,10 @@ def main() -> int:
     print(f"\n{measuring.HEADING}")
     for row in bench.rows:
         print(measuring.format_row(row))
+    if {"training", "analysis"} <= found.keys():
+        found["study_hours"] = study.hours(bench.rows)
+        runtime.write_text(args.output, json.dumps(found, indent=1))
+        print(f"the whole study on CIFAR-10 would take, in hours: {found['study_hours']}")
     print(f"written to {args.output}")
     return 0
 

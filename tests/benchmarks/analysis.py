@@ -147,7 +147,7 @@ def pie_sweep(side: str, settings: Settings, n: int) -> Callable[[], list[np.nda
 
 def scores(side: str, settings: Settings, n: int) -> Callable[[], np.ndarray]:
     """Q-, Z-Scores and L1 norms [3,n] of one network's embeddings [n,128]."""
-    embedding = np.maximum(np.random.default_rng(0).normal(0.2, 1, (n, 128)), 0)
+    embedding = np.maximum(np.random.default_rng(0).normal(0.2, 1, (n, 128)), 0).astype(np.float32)
     if side == "released":
         return lambda: released.q_score(embedding)
     return lambda: np.stack(q_score(embedding))

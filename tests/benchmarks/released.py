@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
+from common.data.augment import Augmentation
 from common.data.datasets import Dataset, Split
 from common.model.wide_resnet import ProjectionHead, WideResNet
 
@@ -37,30 +38,26 @@ class Images(TorchDataset):
         return [self.transform(image) for _ in range(self.n_views)], int(self.labels[i])
 
 
-def contrastive_loader(data: Dataset, batch_size: int) -> DataLoader:
-    """Two views of each image, in the process that trains."""
-    transform = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(data.train.images.shape[-1], scale=(0.2, 1.0)),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-            transforms.RandomGrayscale(p=0.2),
-            *_to_normalised(data),
-        ]
-    )
-    return DataLoader(Images(data.train, transform, n_views=2), batch_size, shuffle=True)
-
-
-def classification_loader(data: Dataset, batch_size: int) -> DataLoader:
-    """Shifted and flipped images."""
-    transform = transforms.Compose(
-        [
-            transforms.RandomCrop(data.train.images.shape[-1], padding=4),
-            transforms.RandomHorizontalFlip(),
-            *_to_normalised(data),
-        ]
-    )
-    return DataLoader(Images(data.train, transform), batch_size, shuffle=True)
+def loader(
+    data: Dataset, augmentation: Augmentation, batch_size: int, n_views: int = 1
+) -> DataLoader:
+    """Shuffled batches of n_views views of each image, made in the process that trains."""
+    size = data.train.images.shape[-1]
+    steps: list[nn.Module] = []
+    if augmentation.resized_crop_area is not None:
+        crop = transforms.RandomResizedCrop(size, scale=augmentation.resized_crop_area)
+        steps.append(crop)
+    if augmentation.crop_padding:
+        steps.append(transforms.RandomCrop(size, padding=augmentation.crop_padding))
+    if augmentation.horizontal_flip:
+        steps.append(transforms.RandomHorizontalFlip(augmentation.horizontal_flip))
+    if augmentation.jitter_probability:
+        jitter = transforms.ColorJitter(*augmentation.jitter)
+        steps.append(transforms.RandomApply([jitter], p=augmentation.jitter_probability))
+    if augmentation.grayscale_probability:
+        steps.append(transforms.RandomGrayscale(p=augmentation.grayscale_probability))
+    transform = transforms.Compose([*steps, *_to_normalised(data)])
+    return DataLoader(Images(data.train, transform, n_views), batch_size, shuffle=True)
 
 
 def plain_loader(data: Dataset, split: Split) -> DataLoader:
@@ -72,9 +69,9 @@ def _to_normalised(data: Dataset) -> list[nn.Module]:
     return [transforms.ToTensor(), transforms.Normalize(data.mean.tolist(), data.std.tolist())]
 
 
-def first_batch(loader: DataLoader, device: torch.device) -> tuple[Tensor, Tensor]:
+def first_batch(batches: DataLoader, device: torch.device) -> tuple[Tensor, Tensor]:
     """The first batch of an epoch: views [V·B,3,H,H] and labels [B]."""
-    views, labels = next(iter(loader))
+    views, labels = next(iter(batches))
     return torch.cat(views).to(device), labels.to(device)
 
 
@@ -121,13 +118,13 @@ def classification_step(
 def head_epoch(
     network: WideResNet,
     optimizer: torch.optim.Optimizer,
-    loader: DataLoader,
+    train: DataLoader,
     test: DataLoader,
     device: torch.device,
 ) -> float:
     """One epoch of the classifier: the encoder runs again over all training and test images."""
     network.eval()
-    for (images,), labels in loader:
+    for (images,), labels in train:
         with torch.no_grad():
             embedding = network(images.to(device)).embedding
         loss = F.cross_entropy(network.fc(embedding), labels.to(device))
@@ -140,13 +137,13 @@ def head_epoch(
 
 @torch.no_grad()
 def predict(
-    network: WideResNet, loader: DataLoader, device: torch.device
+    network: WideResNet, images: DataLoader, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels [N] and embeddings [N,D], in arrays that grow batch by batch."""
     network.eval()
     labels, embeddings = np.empty(0, dtype=np.int64), None
-    for (images,), _ in loader:
-        output = network(images.to(device))
+    for (batch,), _ in images:
+        output = network(batch.to(device))
         labels = np.append(labels, output.logits.argmax(1).cpu().numpy())
         new = output.embedding.cpu().numpy()
         embeddings = new if embeddings is None else np.vstack([embeddings, new])
@@ -175,7 +172,7 @@ def modal_labels(labels: np.ndarray, n_classes: int) -> np.ndarray:
 def pies_of_cell(
     dense: list[WideResNet],
     pruned: list[WideResNet],
-    loader: DataLoader,
+    images: DataLoader,
     n_classes: int,
     device: torch.device,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -183,9 +180,9 @@ def pies_of_cell(
     modal, scores = [], []
     for networks in (dense, pruned):
         labels = []
-        total = np.zeros((3, len(loader.dataset)))
+        total = np.zeros((3, len(images.dataset)))
         for network in networks:
-            predicted, embeddings = predict(network, loader, device)
+            predicted, embeddings = predict(network, images, device)
             labels.append(predicted)
             total += q_score(embeddings)
         modal.append(modal_labels(np.stack(labels), n_classes))
@@ -202,12 +199,12 @@ def knn_predict(
 
 
 @torch.no_grad()
-def probes(network: WideResNet, loader: DataLoader, device: torch.device) -> list[np.ndarray]:
+def probes(network: WideResNet, images: DataLoader, device: torch.device) -> list[np.ndarray]:
     """Probe embeddings L x [N,D_l], in arrays that grow batch by batch."""
     network.eval()
     layers: list[np.ndarray] = []
-    for (images,), _ in loader:
-        new = [probe.cpu().numpy() for probe in network(images.to(device), probes=True).probes]
+    for (batch,), _ in images:
+        new = [probe.cpu().numpy() for probe in network(batch.to(device), probes=True).probes]
         layers = [np.vstack(pair) for pair in zip(layers, new, strict=True)] if layers else new
     return layers
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import runtime
 from common.data.augment import Augmentation
@@ -25,6 +26,13 @@ from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 
 SEED = (5, 0)  # seed, network id
 Batch = tuple[Tensor, Tensor]
+EVERYTHING = Augmentation(
+    resized_crop_area=(0.5, 1.0),
+    horizontal_flip=0.5,
+    jitter=(0.4, 0.4, 0.4, 0.1),
+    jitter_probability=0.8,
+    grayscale_probability=0.2,
+)
 
 
 def new_network(dropout: float = 0.0) -> WideResNet:
@@ -473,22 +481,76 @@ def test_nothing_is_pruned_that_is_not_named(data: Dataset) -> None:
 
 def test_views_do_not_depend_on_the_precision(data: Dataset) -> None:
     """Only the network computes in bfloat16, and its weights stay float32."""
-    everything = Augmentation(
-        resized_crop_area=(0.5, 1.0),
-        horizontal_flip=0.5,
-        jitter=(0.4, 0.4, 0.4, 0.1),
-        jitter_probability=0.8,
-        grayscale_probability=0.2,
-    )
     seen: dict[bool, list[Batch]] = {False: [], True: []}
     for bf16, batches in seen.items():
         network = new_network()
-        stage = make_stage(network, batches, augmentation=everything, epochs=1)
+        stage = make_stage(network, batches, augmentation=EVERYTHING, epochs=1)
         fit(stage, network, data, bf16=bf16)
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     for (ours, _), (others, _) in zip(seen[True], seen[False], strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, others)
+
+
+# Waiting for a GPU
+
+
+class Questions(TorchDispatchMode):
+    """Collects the operations for whose answer the CPU would have to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        needs_value = name in ("_local_scalar_dense", "equal", "masked_select", "_unique2")
+        # Where the images that change are looked up: among parameters, which are on the CPU.
+        needs_value |= name == "nonzero" and not (args[0].ndim == 1 and args[0].dtype == torch.bool)
+        if name in ("index", "index_put_", "_index_put_impl_"):  # a mask has to be counted first
+            needs_value |= any(i is not None and i.dtype == torch.bool for i in args[1])
+        if needs_value:
+            self.asked.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_step_asks_the_device_for_no_value(data: Dataset, bf16: bool) -> None:
+    network = new_network()
+    weights = wide_resnet.prunable(network)
+    stage = make_stage(network, augmentation=EVERYTHING, prunable=weights)
+    run = loop._Run(stage, torch.device("cpu"), None)
+    masks = pruning.magnitude_masks(weights, 0.5)
+    with Questions() as questions:
+        loop._step(run, data, torch.arange(16), None, masks, bf16, SEED)
+    assert questions.asked == []
+    with Questions() as questions:
+        loop._end_epoch(run, network, data, 0, 1)
+    assert questions.asked  # which is where it is asked, and shows that this test could fail
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_step_never_waits_for_the_gpu(data: Dataset, bf16: bool) -> None:
+    device = torch.device("cuda")
+    on_gpu = dataclasses.replace(
+        data,
+        train=Split(data.train.images.to(device), data.train.labels.to(device), "gpu"),
+        mean=data.mean.to(device),
+        std=data.std.to(device),
+    )
+    network = new_network().to(device)
+    weights = wide_resnet.prunable(network)
+    stage = make_stage(network, augmentation=EVERYTHING, prunable=weights)
+    run = loop._Run(stage, device, None)
+    masks = pruning.magnitude_masks(weights, 0.5)
+    batch = torch.arange(16, device=device)
+    loop._step(run, on_gpu, batch, None, masks, bf16, SEED)  # chooses algorithms
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loop._step(run, on_gpu, batch, None, masks, bf16, SEED)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 # A frozen encoder
