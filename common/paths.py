@@ -35,6 +35,13 @@ def training_script(learner: str) -> str:
     return "clr_training.py" if learner == "SupCon" else "sup_training.py"
 
 
+def making_script(cell: Cell) -> str:
+    """The script that makes the networks of this cell."""
+    if cell.pruning_method == "global":
+        return training_script(cell.learner).replace("training", "pruning_finetune")
+    return training_script(cell.learner)
+
+
 def format_sparsity(sparsity: float) -> str:
     """As many decimals as the number needs, two at least: 0.90, 0.975."""
     text = f"{sparsity:.10f}".rstrip("0")
@@ -58,6 +65,21 @@ def checkpoints(models: Path, cell: Cell, network_id: int) -> dict[str, Path]:
 def training_state(models: Path, cell: Cell, network_id: int) -> Path:
     """Where an interrupted training of this network waits to be continued."""
     return models / f".{network_stem(cell, network_id)}.state.pt"
+
+
+def previous(state: Path) -> Path:
+    """Where the training state before this one is kept."""
+    return state.with_name(f"{state.stem}.previous{state.suffix}")
+
+
+def corrupt(damaged: Path) -> Path:
+    """A free name for a damaged file: `<name>.corrupt`, else `<name>.2.corrupt` and so on. No
+    pattern that looks for results matches it."""
+    free, n = damaged.with_name(f"{damaged.name}.corrupt"), 1
+    while free.exists():
+        n += 1
+        free = damaged.with_name(f"{damaged.name}.{n}.corrupt")
+    return free
 
 
 def lock(target: Path) -> Path:
@@ -131,6 +153,11 @@ def curves(pies: Path, cell: Cell, network_id: int) -> Path:
 def summary(pies: Path) -> Path:
     """The long table with one row a number."""
     return pies / "summary.csv"
+
+
+def test_labels(pies: Path) -> Path:
+    """The labels of the test images that the last analysis saw."""
+    return pies / "test_labels.npz"
 
 
 def claims(pies: Path) -> Path:

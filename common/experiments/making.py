@@ -15,15 +15,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import paths
+from common import paths, runtime
 from common.analysis import summary
 from common.data import stored
 from common.data.datasets import Dataset
 from common.experiments import population
-from common.learning import pruning
+from common.learning import pruning, resumable
 from common.model import checkpoints, wide_resnet
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Failure
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Damaged, Failure
 
 Config = dict[str, Any]
 Modules = dict[str, nn.Module]
@@ -52,22 +52,44 @@ def files(models: Path, cell: Cell, network_id: int) -> list[Path]:
 
 
 def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config]) -> list[int]:
-    """Ids whose networks are still to be made. Raises Failure(EXIT_CHECKPOINT), naming the keys,
-    where a finished network has another configuration and --overwrite is not given."""
+    """Ids whose networks are still to be made, damaged ones among them. Raises
+    Failure(EXIT_CHECKPOINT), naming the keys, where a finished network or an interrupted training
+    has another configuration and --overwrite is not given."""
+    if args.overwrite:
+        return list(configs)
     missing = []
     for network_id, config in configs.items():
-        found = None if args.overwrite else checkpoints.describe(args.models, cell, network_id)
+        path = files(args.models, cell, network_id)[-1]
+        try:
+            found = checkpoints.describe(args.models, cell, network_id)
+        except Damaged:
+            found = None
         if found is None:
             missing.append(network_id)
-            continue
-        if differing := population.differences(found["config"], config):
-            path = files(args.models, cell, network_id)[-1]
+            path = paths.training_state(args.models, cell, network_id)
+            found = resumable.read_state(args.models, cell, network_id)
+        if found and (differing := population.differences(found["config"], config)):
             raise Failure(
                 EXIT_CHECKPOINT,
                 f"{path}: made by another recipe than asked for: {differing}; "
                 "use another --models_dir, or --overwrite",
             )
     return missing
+
+
+def clear_away(args: argparse.Namespace, cell: Cell, network_id: int) -> None:
+    """What killed processes left of this network: orphans go, damaged files are set aside (both of
+    a SupCon network: they count as one). Only for who holds its lock."""
+    stored_in = files(args.models, cell, network_id)
+    state = paths.training_state(args.models, cell, network_id)
+    runtime.remove_orphans([*stored_in, state])
+    try:
+        checkpoints.read_parts(args.models, cell, network_id)
+    except Damaged as damaged:
+        for path in stored_in:
+            runtime.set_aside(path, damaged.reason, paths.corrupt(path))
+    except Failure:
+        pass  # whole, but of another network: --overwrite is given
 
 
 def make(
@@ -95,14 +117,16 @@ def make(
                     cell, args, {network_id: configs[network_id]}
                 ):
                     continue  # another process finished it in the meantime
+                clear_away(args, cell, network_id)
                 started = time.monotonic()
                 modules, masks, history = learn(network_id, configs[network_id])
                 results = _results(cell, data, modules, masks, history)
-                results["seconds"] = round(time.monotonic() - started, 1)
                 checkpoints.save(
                     args.models, cell, network_id, modules, masks, configs[network_id], results
                 )
-                state.unlink(missing_ok=True)
+                resumable.remove_states(args.models, cell, network_id)
+                seconds = {"finished_after_seconds": round(time.monotonic() - started, 1)}
+                runtime.append_log(paths.log(args.logs, cell, network_id), seconds)
         except Timeout:
             busy.append(network_id)
             continue

@@ -214,10 +214,12 @@ def _end_epoch(
     run.totals.zero_()
     if finite_steps < steps_per_epoch:
         step = epoch * steps_per_epoch + int(finite_steps)
+        last = f", after a loss of {run.history[-1]['loss']:.4g}" if run.history else ""
+        rate = run.optimizer.param_groups[0]["lr"]
         raise Failure(
             EXIT_NON_FINITE,
-            f"{run.stage.name}: the loss is not finite at epoch {epoch}, step {step}; "
-            "try a lower --learning_rate",
+            f"{run.stage.name}: the loss is not finite at epoch {epoch}, step {step} (learning "
+            f"rate {rate:.4g}{last}); try a lower --learning_rate",
         )
     record: dict[str, Any] = {
         "stage": run.stage.name,

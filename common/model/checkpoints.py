@@ -7,8 +7,10 @@ files, encoder and head, which count as one: the head names the encoder that it 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from common import paths
-from common.model import released
+from common.model import released, wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
 from common.paths import Cell
-from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, replace_files
+from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Damaged, Failure, replace_files
 
 FORMAT = 1
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -69,7 +71,7 @@ def save(
             "dropout": config["dropout"],
         },
         "config": config,
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+        "versions": versions(),
     }
     files = paths.checkpoints(models, cell, network_id)
     if set(files) == {"network"}:
@@ -91,6 +93,11 @@ def save(
     _write_together({files["encoder"]: encoder, files["head"]: head})
 
 
+def versions() -> dict[str, str]:
+    """What computes here."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
 def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Checkpoint:
     """Read, verify and rebuild one network. Raises Failure(EXIT_CHECKPOINT) naming the file."""
     parts = read_parts(models, cell, network_id)
@@ -102,13 +109,9 @@ def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Che
     state = {name: tensor for part in parts.values() for name, tensor in part["model"].items()}
     masks = {name: mask for part in parts.values() for name, mask in part["masks"].items()}
     path, last = list(parts.items())[-1]
-    with torch.random.fork_rng(devices=[]):  # weights are drawn here, and replaced at once
-        network = WideResNet(**last["architecture"])
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:  # its message has a line for every key
-        raise _refusal(path, "its weights do not fit its architecture") from error
-    projection = _projection(next(iter(parts.values())).get("projection"))
+    network = _rebuild(path, last, state)
+    check_masks(path, wide_resnet.prunable(network), masks, last["config"])
+    projection = _projection(path, next(iter(parts.values())).get("projection"))
     if projection is not None:
         projection = projection.to(device)
     return Checkpoint(
@@ -121,21 +124,78 @@ def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Che
     )
 
 
+def _rebuild(path: Path, contents: dict[str, Any], state: dict[str, Tensor]) -> WideResNet:
+    """The network with these weights, after checking that they are what the file says."""
+    architecture, config = contents["architecture"], contents["config"]
+    told = released.architecture(path, state) | {"dropout": architecture.get("dropout")}
+    if architecture != told or config.get("n_classes") != told["n_classes"]:
+        raise _refusal(path, "its weights do not fit its architecture")
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise _refusal(path, "its weights are not finite")
+    with torch.random.fork_rng(devices=[]):  # weights are drawn here, and replaced at once
+        network = WideResNet(**architecture)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # its message has a line for every key
+        raise _refusal(path, "its weights do not fit its architecture") from error
+    return network
+
+
+def check_masks(
+    path: Path, weights: dict[str, Tensor], masks: dict[str, Tensor], config: dict[str, Any]
+) -> None:
+    """Raises Failure(EXIT_CHECKPOINT) unless a file's masks fit its weights, prune as many of them
+    as it says, to one weight, and every pruned weight is zero."""
+    if config.get("released"):
+        return  # those have no masks, but zeros
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    if masks and {name: mask.shape for name, mask in masks.items()} != shapes:
+        raise _refusal(path, "its masks do not fit its weights")
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    total = sum(weight.numel() for weight in weights.values())
+    if abs(pruned - config["sparsity"] * total) > 1:
+        share = f"a share of {pruned / total:.4f}, not {config['sparsity']}"
+        raise _refusal(path, f"its masks prune {share}")
+    if any(weights[name].detach()[~mask].any() for name, mask in masks.items()):
+        raise _refusal(path, "its pruned weights are not zero")
+
+
 def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str, Any]] | None:
     """The verified contents of a network's files; None if it is missing, or if there is only half
     of it. Raises Failure(EXIT_CHECKPOINT) if a file is damaged or says that it is another one."""
     files = list(paths.checkpoints(models, cell, network_id).values())
     if not all(path.exists() for path in files):
         return _read_released(models, cell, network_id)
-    parts = {path: read(path) for path in files}
+    remedy = f"python {paths.making_script(cell)} sets it aside and makes it again"
+    parts = {path: read(path, remedy) for path in files}
     asked = {"format": FORMAT, **cell._asdict(), "network_id": network_id}
     for path, contents in parts.items():
         for key, value in asked.items():
             if contents.get(key) != value:
                 raise _refusal(path, f"its {key} is {contents.get(key)}, not {value}")
+    _check_form(parts)
     if len(parts) == 2 and parts[files[1]].get("encoder") != parts[files[0]]["digest"]:
         return None
     return parts
+
+
+def _check_form(parts: dict[Path, dict[str, Any]]) -> None:
+    """Raises Failure(EXIT_CHECKPOINT) for files that `save` never wrote so, though they verify."""
+    form = {"model": Tensor, "masks": Tensor, "projection": Tensor}
+    *_, last = parts
+    for path, contents in parts.items():
+        keys = ["model", "masks", "architecture", "config", "versions"]
+        keys += ["results"] if path == last else []
+        keys += ["projection"] if len(parts) == 2 and path != last else []
+        for key in keys:
+            values = contents.get(key)
+            kind = form.get(key, object)
+            if not isinstance(values, dict) or not all(
+                isinstance(v, kind) for v in values.values()
+            ):
+                raise _refusal(path, f"its {key} is not what this project writes")
+        if any(mask.dtype != torch.bool for mask in contents["masks"].values()):
+            raise _refusal(path, "its masks are not true or false")
 
 
 def _read_released(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str, Any]] | None:
@@ -146,14 +206,17 @@ def _read_released(models: Path, cell: Cell, network_id: int) -> dict[Path, dict
     return {path: contents | {"digest": _digest(contents)} for path, contents in parts.items()}
 
 
-def _projection(state: dict[str, Tensor] | None) -> ProjectionHead | None:
+def _projection(path: Path, state: dict[str, Tensor] | None) -> ProjectionHead | None:
     if not state:
         return None
     kind = "mlp" if "head.2.weight" in state else "linear"
-    n_out, width = (*state["head.2.weight" if kind == "mlp" else "head.0.weight"].shape,)
-    with torch.random.fork_rng(devices=[]):
-        projection = ProjectionHead(width, kind, n_out)
-    projection.load_state_dict(state)
+    try:
+        n_out, width = (*state["head.2.weight" if kind == "mlp" else "head.0.weight"].shape,)
+        with torch.random.fork_rng(devices=[]):
+            projection = ProjectionHead(width, kind, n_out)
+        projection.load_state_dict(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise _refusal(path, "its projection head is none of this project") from error
     return projection
 
 
@@ -181,12 +244,36 @@ def _write_together(files: dict[Path, dict[str, Any]]) -> None:
         for name, tensor in _tensors(weights):
             if not tensor.isfinite().all():
                 raise Failure(EXIT_NON_FINITE, f"{path}: not written, {name[1:]} is not finite")
-        writes[path] = partial(torch.save, contents | {"digest": _digest(contents)})
+        writes[path] = partial(_dump, _canonical(contents | {"digest": _digest(contents)}))
     replace_files(writes, read)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read what `write` wrote and verify its digest (torch does not check a file's checksums)."""
+def _dump(contents: dict[str, Any], path: Path) -> None:
+    """By way of memory: torch writes to a path without telling a full disk from other errors, and
+    puts the path's name into the file."""
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def _canonical(value: Any) -> Any:
+    """A copy whose bytes depend on nothing but its contents: equal strings are one object, and no
+    list or dict is used twice (pickle writes what it saw before as a reference)."""
+    if isinstance(value, str):
+        return sys.intern(str(value))
+    if isinstance(value, dict):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_canonical(item) for item in value)
+    return value
+
+
+REMEDY = "remove it and make it again"
+
+
+def read(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
+    """Read what `write` wrote and verify its digest (torch does not check a file's checksums).
+    Raises runtime.Damaged, which says what to do; Failure(EXIT_CHECKPOINT) for a missing file."""
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -194,21 +281,21 @@ def read(path: Path) -> dict[str, Any]:
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # a damaged file raises one of a dozen kinds
-        raise _refusal(path, "damaged, or not a checkpoint of this project") from error
+        raise Damaged(path, "damaged, or not a checkpoint of this project", remedy) from error
     if not isinstance(contents, dict) or contents.get("digest") is None:
-        raise _refusal(path, "not a checkpoint of this project")
+        raise Damaged(path, "not a checkpoint of this project", remedy)
     digest = contents.pop("digest")
     try:
         expected = _digest(contents)
     except (AttributeError, TypeError, ValueError) as error:  # holds what `write` never writes
-        raise _refusal(path, "not a checkpoint of this project") from error
+        raise Damaged(path, "not a checkpoint of this project", remedy) from error
     if digest != expected:
-        raise _refusal(path, "damaged: its contents do not match their digest")
+        raise Damaged(path, "damaged: its contents do not match their digest", remedy)
     return contents | {"digest": digest}
 
 
 def _refusal(path: Path, reason: str) -> Failure:
-    return Failure(EXIT_CHECKPOINT, f"{path}: {reason}; remove it and make it again")
+    return Failure(EXIT_CHECKPOINT, f"{path}: {reason}; {REMEDY}")
 
 
 def _tensors(contents: Any, prefix: str = "") -> list[tuple[str, Tensor]]:

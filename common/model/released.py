@@ -37,9 +37,9 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
         state |= _plain_names(_part(files["head"], "head"))
     else:
         state, projection = _plain_names(_load(path)), {}
-    architecture = _architecture(path, state)
-    model = _fit(path, state, architecture)
-    weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**architecture))}
+    told = architecture(path, state)
+    model = _fit(path, state, told)
+    weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**told))}
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     total = sum(weight.numel() for weight in weights.values())
     config = cell._asdict() | {
@@ -48,14 +48,14 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
         "dataset": None,  # not told
         "train_images": None,
         "limit": None,
-        "n_classes": architecture["n_classes"],
-        "model_depth": architecture["depth"],
-        "widen_factor": architecture["widen_factor"],
-        "dropout": architecture["dropout"],
+        "n_classes": told["n_classes"],
+        "model_depth": told["depth"],
+        "widen_factor": told["widen_factor"],
+        "dropout": told["dropout"],
     }
     contents = {
         "network_id": network_id,
-        "architecture": architecture,
+        "architecture": told,
         "model": model,
         "masks": {name: weight != 0 for name, weight in weights.items()} if cell.sparsity else {},
         "projection": projection,
@@ -95,10 +95,12 @@ def _plain_names(state: dict[str, Any]) -> State:
     return plain
 
 
-def _architecture(path: Path, state: State) -> dict[str, Any]:
+def architecture(path: Path, state: State) -> dict[str, Any]:
+    """What a network with these weights is. Raises Failure(EXIT_CHECKPOINT) where they are none's:
+    sizes that are in the file are never believed before the weights are seen to have them."""
     blocks = {name.split(".")[2] for name in state if name.startswith("block1.layer.")}
     try:
-        return {
+        told = {
             "depth": 6 * len(blocks) + 4,
             "widen_factor": len(state["block1.layer.0.conv1.weight"]) // 16,
             "n_classes": len(state["fc.weight"]),
@@ -106,6 +108,9 @@ def _architecture(path: Path, state: State) -> dict[str, Any]:
         }
     except (KeyError, TypeError) as error:
         raise Failure(EXIT_CHECKPOINT, f"{path}: has no parameter {error}") from error
+    if not blocks or not told["widen_factor"]:
+        raise Failure(EXIT_CHECKPOINT, f"{path}: its weights are no Wide ResNet's")
+    return told
 
 
 def _fit(path: Path, state: State, architecture: dict[str, Any]) -> State:
