@@ -256,12 +256,12 @@ def _temporary(path: Path, process: str) -> Path:
     return path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
 
 
-def remove_orphans(written: Iterable[Path]) -> None:
-    """Remove what killed processes left behind while they were writing these files. Only for who
-    holds the lock on them: nobody else may be writing them now."""
-    for path in written:
-        for orphan in path.parent.glob(_temporary(path, "[0-9]*").name):
-            orphan.unlink(missing_ok=True)
+def orphans(written: Iterable[Path]) -> list[Path]:
+    """What killed processes left half-written in place of these files; what others are writing at
+    this moment too, so that only who holds their lock may remove it."""
+    return [
+        orphan for path in written for orphan in path.parent.glob(_temporary(path, "[0-9]*").name)
+    ]
 
 
 def set_aside(damaged: Path, reason: str, aside: Path) -> None:

@@ -50,8 +50,9 @@ def save(
     masks: Mapping[str, Tensor],
     config: dict[str, Any],
     results: dict[str, Any],
-) -> None:
-    """Write the files of one network. `modules`: "network" and, where there is one, "projection".
+) -> str:
+    """Write the files of one network and return its digest. `modules`: "network" and, where there
+    is one, "projection".
 
     Raises Failure(EXIT_NON_FINITE) rather than store weights that are not finite.
     """
@@ -75,8 +76,7 @@ def save(
     }
     files = paths.checkpoints(models, cell, network_id)
     if set(files) == {"network"}:
-        write(files["network"], common | {"model": state, "masks": kept, "results": results})
-        return
+        return write(files["network"], common | {"model": state, "masks": kept, "results": results})
     is_head = {name: name in CLASSIFIER for name in state}
     projection = modules["projection"].state_dict() if "projection" in modules else {}
     encoder = common | {
@@ -91,6 +91,7 @@ def save(
         "encoder": _digest(encoder),
     }
     _write_together({files["encoder"]: encoder, files["head"]: head})
+    return _digest(head)
 
 
 def versions() -> dict[str, str]:

@@ -37,8 +37,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 @pytest.fixture
 def copy(study_of_two: Path, tmp_path: Path) -> Iterator[Place]:
     """A copy of the study."""
-    shutil.copytree(study_of_two, tmp_path / "work")
-    place = Place(tmp_path / "work")
+    shutil.copytree(study_of_two, tmp_path / "copy")
+    place = Place(tmp_path / "copy")
     yield place
     _check(place)
 

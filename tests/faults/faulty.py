@@ -12,12 +12,14 @@ import multiprocessing
 import os
 import pkgutil
 import runpy
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import URLError
 
 from running import ROOT, Result
 
@@ -155,12 +157,20 @@ def _serve_cifar(archive: str, md5s: str, log: str) -> None:
     from torchvision.datasets import CIFAR10
 
     whole, *batches = md5s.split(",")
-    CIFAR10.url, CIFAR10.tgz_md5 = Path(archive).as_uri(), whole
+    CIFAR10.tgz_md5 = whole
     names = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
     pairs = [[name, md5] for name, md5 in zip(names, batches, strict=False)]
     CIFAR10.train_list, CIFAR10.test_list = pairs[:5], pairs[5:]
     CIFAR10.meta = CIFAR10.meta | {"md5": batches[-1]}
     extract = utils.extract_archive
+
+    def download(url: str, path: str) -> None:
+        if not Path(archive).exists():
+            raise URLError("no route to host")
+        shutil.copy(archive, path)
+
+    utils._get_redirect_url = lambda url, max_hops: url
+    utils._urlretrieve = download
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         with Path(log).open("a") as file:

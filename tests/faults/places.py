@@ -85,4 +85,5 @@ class Place:
 
     def files(self, pattern: str = "*.pt") -> dict[str, bytes]:
         """The networks' files."""
-        return {path.name: path.read_bytes() for path in sorted(self.models.glob(pattern))}
+        found = [path for path in sorted(self.models.glob(pattern)) if path.is_file()]
+        return {path.name: path.read_bytes() for path in found if path.name[0] != "."}

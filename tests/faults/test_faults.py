@@ -252,7 +252,9 @@ def bit_of_a_network(where: str, *, copy: Place) -> None:
     within = b"learning_rate"
     if where != "metadata":
         within = contents[where]["block2.layer.0.conv1.weight"]
-        within = within.permute(0, 2, 3, 1).contiguous().numpy().tobytes()  # channels last
+        stored = [within, within.permute(0, 2, 3, 1)]  # channels last, or not
+        shapes = [tensor.contiguous().numpy().tobytes() for tensor in stored]
+        within = next(found for found in shapes if found in path.read_bytes())
     flip(path, within)
     refused(copy.run(*DETECT), 4, path.name, "sup_pruning_finetune.py")
     copy.watch()
