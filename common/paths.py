@@ -89,18 +89,21 @@ def lock(target: Path) -> Path:
 
 _NETWORK = re.compile(
     r"(?P<learner>supervised|SupCon)_(?P<pruning>dense|GMP|later_GMP|global)"
-    r"_s(?P<sparsity>\d\.\d{2,10})_id(?P<id>\d{2,})(?:_encoder)?\.pt"
+    r"_s(?P<sparsity>0\.\d{2,10})_id(?P<id>\d{2,7})(?:_encoder)?\.pt",
+    re.ASCII,
 )
 
 
 # The released code of arXiv 2207.00200 put CIFAR-10 networks flat into models/, and named them so:
 _RELEASED_SUPERVISED = re.compile(
-    r"wideResNet_(?P<tag>global_|)(?P<sparsity>0(?:\.\d+)?)pruning_\d+epochs_\d+depth_[\d.]+dropout"
-    r"_id(?P<id>\d+)\.pt"
+    r"wideResNet_(?P<tag>global_|)(?P<sparsity>0(?:\.\d{1,10})?)pruning_\d+epochs_\d+depth_[\d.]+dropout"
+    r"_id(?P<id>\d{1,6})\.pt",
+    re.ASCII,
 )
 _RELEASED_SUPCON = re.compile(
-    r"WideResNet_encoder_(?:SupCon|SimCLR)_(?P<sparsity>0(?:\.\d+)?)pruning(?P<tag>_later|_global|)"
-    r"_\d+batch_[\d.]+temperature_\d+epochs_id(?P<id>\d+)\.pt"
+    r"WideResNet_encoder_(?:SupCon|SimCLR)_(?P<sparsity>0(?:\.\d{1,10})?)pruning(?P<tag>_later|_global|)"
+    r"_\d+batch_[\d.]+temperature_\d+epochs_id(?P<id>\d{1,6})\.pt",
+    re.ASCII,
 )
 _RELEASED_TAGS = {"": "GMP", "_later": "later_GMP", "_global": "global", "global_": "global"}
 

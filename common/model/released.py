@@ -31,12 +31,12 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
     """
     path = next(iter(files.values()))
     if cell.learner == "SupCon":
-        encoder = _plain_names(_part(files["encoder"], "model"))
+        encoder = _plain_names(path, _part(path, "model"))
         state = {name: tensor for name, tensor in encoder.items() if not name.startswith("head.")}
         projection = {name: tensor for name, tensor in encoder.items() if name.startswith("head.")}
-        state |= _plain_names(_part(files["head"], "head"))
+        state |= _plain_names(files["head"], _part(files["head"], "head"))
     else:
-        state, projection = _plain_names(_load(path)), {}
+        state, projection = _plain_names(path, _load(path)), {}
     told = architecture(path, state)
     model = _fit(path, state, told)
     weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**told))}
@@ -81,17 +81,20 @@ def _load(path: Path) -> dict[str, Any]:
 def _part(path: Path, key: str) -> dict[str, Any]:
     contents = _load(path)
     if not isinstance(contents.get(key), dict):
-        raise Failure(EXIT_CHECKPOINT, f"{path}: has no {key!r}, but {sorted(contents)[:3]}")
+        raise Failure(EXIT_CHECKPOINT, f"{path}: has no {key!r}, but {sorted(map(str, contents))[:3]}")
     return contents[key]
 
 
-def _plain_names(state: dict[str, Any]) -> State:
+def _plain_names(path: Path, state: dict[str, Any]) -> State:
     """Without wrappers' prefixes, and with torch's pruning pairs folded into plain weights."""
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise Failure(EXIT_CHECKPOINT, f"{path}: holds more than names and weights")
     plain = {_WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
     for name in [name for name in plain if name.endswith("_orig")]:
         stem = name.removesuffix("_orig")
-        if f"{stem}_mask" in plain:
-            plain[stem] = plain.pop(name) * plain.pop(f"{stem}_mask")
+        mask = plain.pop(f"{stem}_mask", None)
+        if mask is not None and mask.shape == plain[name].shape:
+            plain[stem] = plain.pop(name) * mask
     return plain
 
 

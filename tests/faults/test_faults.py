@@ -20,9 +20,21 @@ import numpy as np
 import pytest
 import torch
 from faulty import SAVE_OFTEN, Child, Fault
-from places import CLR, DETECT, FINETUNE, ONE, PRUNED, SHARED, SUP, TWO, Place
+from places import (
+    CLR,
+    DETECT,
+    FINETUNE,
+    NETWORK,
+    ONE,
+    PRUNED,
+    SHARED,
+    SUP,
+    TWO,
+    Place,
+    refused,
+    rewrite,
+)
 from rows import ROWS, Row, fault
-from running import Result
 
 from common import paths
 from common.data import datasets
@@ -34,7 +46,6 @@ Whole = Callable[..., dict[str, bytes]]
 GMP = Cell("supervised", "GMP", 0.9)
 DENSE = Cell("supervised", "dense", 0.0)
 TRAIN = (*SUP, *PRUNED, *ONE)  # 4 epochs of 5 steps
-NETWORK = "supervised_dense_s0.00_id01.pt"
 STEP, DUMP = "common.learning.loop:_step", "common.model.checkpoints:_dump"
 REPLACE, FLUSH = "pathlib:Path.replace", "common.runtime:_flush_folder"
 KILLED = -signal.SIGKILL
@@ -48,14 +59,6 @@ def test_fault(row: Row, request: pytest.FixtureRequest) -> None:
     given = {name: request.getfixturevalue(name) for name in wanted}
     arguments = () if row.variant is None else (row.variant,)
     row.check(*arguments, **given)
-
-
-def refused(done: Result, code: int, *named: str) -> None:
-    """It ended with this code and one line that names all this."""
-    assert done.code == code, done.stdout + done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert all(words in done.stderr for words in named), done.stderr
 
 
 def state_of(place: Place, network_id: int = 0) -> dict[str, Any]:
@@ -333,14 +336,6 @@ def hostile_pickle(where: str, *, copy: Place, whole: Whole) -> None:
 
 
 # Whole files that are not what was asked for
-
-
-def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a network and give it a digest that fits, as no accident does."""
-    contents = checkpoints.read(path)
-    del contents["digest"]
-    change(contents)
-    checkpoints._dump(contents | {"digest": checkpoints._digest(contents)}, path)
 
 
 OTHERS: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = {
