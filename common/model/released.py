@@ -81,7 +81,9 @@ def _load(path: Path) -> dict[str, Any]:
 def _part(path: Path, key: str) -> dict[str, Any]:
     contents = _load(path)
     if not isinstance(contents.get(key), dict):
-        raise Failure(EXIT_CHECKPOINT, f"{path}: has no {key!r}, but {sorted(map(str, contents))[:3]}")
+        raise Failure(
+            EXIT_CHECKPOINT, f"{path}: has no {key!r}, but {sorted(map(str, contents))[:3]}"
+        )
     return contents[key]
 
 

@@ -157,19 +157,6 @@ def test_a_state_is_continued(stopped: Path) -> None:
     assert len(epochs_logged(stopped, GMP["supervised"])) == 3
 
 
-@pytest.mark.parametrize(
-    "flags", [("--learning_rate", "0.2"), ("--epochs", "2"), ("--seed", "1"), ("--limit", "90")]
-)
-def test_a_state_of_another_recipe_is_not_continued(
-    flags: tuple[str, ...], stopped: Path, tmp_path: Path
-) -> None:
-    fresh = tmp_path / "fresh"
-    fresh.mkdir()
-    for cwd in (stopped, fresh):
-        assert run_here(cwd, *SHORT, *flags).code == 0
-    assert_bit_equal(stored(stopped, "supervised"), stored(fresh, "supervised"))
-
-
 @pytest.mark.parametrize("length", [0, 1000, -1])
 def test_a_damaged_state_costs_only_the_time(length: int, stopped: Path, tmp_path: Path) -> None:
     state = paths.training_state(stopped / "models" / "digits", GMP["supervised"], 0)
