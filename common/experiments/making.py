@@ -81,11 +81,14 @@ def leftovers(models: Path, cell: Cell, network_id: int) -> list[Path]:
     """What lies there of trainings that are over: half-written files, and states."""
     state = paths.training_state(models, cell, network_id)
     orphans = runtime.orphans([*files(models, cell, network_id), state])
-    return orphans + [path for path in (paths.previous(state), state) if path.exists()]
+    encoder = files(models, cell, network_id)[0]
+    rest = (paths.previous(encoder), paths.previous(state), state)
+    return orphans + [path for path in rest if path.exists()]
 
 
 def tidy(models: Path, cell: Cell, network_id: int) -> None:
     """Remove what a finished network does not need. Only for who holds its lock."""
+    checkpoints.settle(models, cell, network_id)
     for path in leftovers(models, cell, network_id):
         path.unlink(missing_ok=True)
 

@@ -46,9 +46,9 @@ def train(
     """Train `modules` in place through all stages and return the history.
 
     The state on disk (runtime.Interrupted leaves one) is continued if its configuration is this
-    one, else it is discarded. The result is the same as without an
-    interruption, bit for bit on a CPU. The caller removes the states once the finished network is
-    stored. Raises Failure as loop.fit does, and where memory does not suffice.
+    one, else it is discarded. The result is the same as without an interruption, bit for bit on a
+    CPU. The caller removes the states once the finished network is stored. Raises Failure as
+    loop.fit does, and where memory does not suffice.
     """
     path = paths.training_state(models, cell, network_id)
     log_path = paths.log(logs, cell, network_id)
@@ -60,12 +60,7 @@ def train(
     if resume is not None and resume["config"] != config:
         resume = None
         remove_states(models, cell, network_id)
-    history: History = []
-    if resume is not None:
-        history = resume["finished"]
-        masks |= {name: mask.to(device) for name, mask in resume["masks"].items()}
-        for name, module in modules.items():
-            module.load_state_dict(resume["modules"][name])
+    history = _restore(resume, modules, masks, device) if resume else []
     begin = {"config": config, "models": str(models), "continued": resume is not None}
     runtime.append_log(log_path, begin | _versions(resume))
     done = {record["stage"] for record in history}
@@ -74,20 +69,8 @@ def train(
             continue
 
         def save(state: loop.State, finished: History = history) -> None:
-            if path.exists():  # at every instant one of the two is whole
-                path.replace(paths.previous(path))
-            checkpoints.write(
-                path,
-                {
-                    "network_id": network_id,
-                    "versions": checkpoints.versions(),
-                    "config": config,
-                    "loop": state,
-                    "finished": finished,
-                    "masks": masks,
-                    "modules": {name: module.state_dict() for name, module in modules.items()},
-                },
-            )
+            training = {"config": config, "loop": state, "finished": finished, "masks": masks}
+            _write_state(path, network_id, training, modules)
 
         here = resume["loop"] if resume and resume["loop"]["stage"] == stage.name else None
         flag = "--batch_size_head" if stage.encoder_frozen else "--batch_size"
@@ -131,6 +114,26 @@ def read_state(
                 raise Failure(EXIT_CHECKPOINT, f"{path}: the state of another network; remove it")
             return state
     return None
+
+
+def _restore(
+    resume: State, modules: dict[str, nn.Module], masks: dict[str, Tensor], device: torch.device
+) -> History:
+    """Put a state into modules and masks; return the history of the stages that are finished."""
+    masks |= {name: mask.to(device) for name, mask in resume["masks"].items()}
+    for name, module in modules.items():
+        module.load_state_dict(resume["modules"][name])
+    return resume["finished"]
+
+
+def _write_state(
+    path: Path, network_id: int, training: State, modules: dict[str, nn.Module]
+) -> None:
+    if path.exists():  # at every instant one of the two is whole
+        path.replace(paths.previous(path))
+    weights = {name: module.state_dict() for name, module in modules.items()}
+    whose = {"network_id": network_id, "versions": checkpoints.versions()}
+    checkpoints.write(path, whose | training | {"modules": weights})
 
 
 def remove_states(models: Path, cell: Cell, network_id: int) -> None:

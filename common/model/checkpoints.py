@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,14 @@ from common import paths
 from common.model import released, wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
 from common.paths import Cell
-from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Damaged, Failure, replace_files
+from common.runtime import (
+    EXIT_CHECKPOINT,
+    EXIT_NON_FINITE,
+    Damaged,
+    Failure,
+    replace_file,
+    replace_files,
+)
 
 FORMAT = 1
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -59,39 +67,66 @@ def save(
     network = modules["network"]
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     kept = {name: mask.cpu() for name, mask in masks.items()}
-    common = {
-        "format": FORMAT,
-        "learner": cell.learner,
-        "pruning_method": cell.pruning_method,
-        "sparsity": cell.sparsity,
-        "network_id": network_id,
-        "architecture": {
-            "depth": config["model_depth"],
-            "widen_factor": config["widen_factor"],
-            "n_classes": network.fc.out_features,
-            "dropout": config["dropout"],
-        },
-        "config": config,
-        "versions": versions(),
-    }
+    common = _heading(cell, network_id, config, network.fc.out_features)
     files = paths.checkpoints(models, cell, network_id)
     if set(files) == {"network"}:
         return write(files["network"], common | {"model": state, "masks": kept, "results": results})
-    is_head = {name: name in CLASSIFIER for name in state}
     projection = modules["projection"].state_dict() if "projection" in modules else {}
     encoder = common | {
-        "model": {name: tensor for name, tensor in state.items() if not is_head[name]},
-        "masks": {name: mask for name, mask in kept.items() if not is_head[name]},
+        "model": {name: tensor for name, tensor in state.items() if name not in CLASSIFIER},
+        "masks": {name: mask for name, mask in kept.items() if name not in CLASSIFIER},
         "projection": {name: tensor.detach().cpu() for name, tensor in projection.items()},
     }
     head = common | {
-        "model": {name: tensor for name, tensor in state.items() if is_head[name]},
-        "masks": {name: mask for name, mask in kept.items() if is_head[name]},
+        "model": {name: tensor for name, tensor in state.items() if name in CLASSIFIER},
+        "masks": {name: mask for name, mask in kept.items() if name in CLASSIFIER},
         "results": results,
         "encoder": _digest(encoder),
     }
-    _write_together({files["encoder"]: encoder, files["head"]: head})
+    settle(models, cell, network_id)
+    _write_pair(files, encoder, head)
     return _digest(head)
+
+
+def _heading(cell: Cell, network_id: int, config: dict[str, Any], n_classes: int) -> dict[str, Any]:
+    architecture = {
+        "depth": config["model_depth"],
+        "widen_factor": config["widen_factor"],
+        "n_classes": n_classes,
+        "dropout": config["dropout"],
+    }
+    return (
+        {"format": FORMAT}
+        | cell._asdict()
+        | {"network_id": network_id, "architecture": architecture, "config": config}
+        | {"versions": versions()}
+    )
+
+
+def _write_pair(files: dict[str, Path], encoder: dict[str, Any], head: dict[str, Any]) -> None:
+    """Both files of a SupCon network. At every instant one pair is whole: until the new head is in
+    place, a copy of the old encoder is there for the old one."""
+    before = paths.previous(files["encoder"])
+    if files["encoder"].exists():
+        copy = partial(shutil.copyfile, files["encoder"])
+        replace_file(before, copy, lambda temporary: None)
+    _write_together({files["encoder"]: encoder, files["head"]: head})
+    before.unlink(missing_ok=True)
+
+
+def settle(models: Path, cell: Cell, network_id: int) -> None:
+    """If who replaced a SupCon network was killed between its two files, bring the old encoder
+    back; if right after both, remove it. Only for who holds the network's lock."""
+    files = list(paths.checkpoints(models, cell, network_id).values())
+    before = paths.previous(files[0])
+    if len(files) == 1 or not before.exists():
+        return
+    if all(path.exists() for path in files):
+        encoder, head = (read(path) for path in files)
+        if head.get("encoder") == read(before)["digest"] != encoder["digest"]:
+            before.replace(files[0])
+            return
+    before.unlink()
 
 
 def versions() -> dict[str, str]:
@@ -111,7 +146,8 @@ def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Che
     masks = {name: mask for part in parts.values() for name, mask in part["masks"].items()}
     path, last = list(parts.items())[-1]
     network = _rebuild(path, last, state)
-    check_masks(path, wide_resnet.prunable(network), masks, last["config"])
+    if "format" in last:  # released networks have no masks, but zeros
+        _check_masks(path, wide_resnet.prunable(network), masks, cell.sparsity)
     projection = _projection(path, next(iter(parts.values())).get("projection"))
     if projection is not None:
         projection = projection.to(device)
@@ -128,8 +164,10 @@ def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Che
 def _rebuild(path: Path, contents: dict[str, Any], state: dict[str, Tensor]) -> WideResNet:
     """The network with these weights, after checking that they are what the file says."""
     architecture, config = contents["architecture"], contents["config"]
-    told = released.architecture(path, state) | {"dropout": architecture.get("dropout")}
-    if architecture != told or config.get("n_classes") != told["n_classes"]:
+    dropout = architecture.get("dropout")
+    told = released.architecture(path, state) | {"dropout": dropout}
+    is_share = isinstance(dropout, int | float) and 0 <= dropout < 1
+    if architecture != told or not is_share or config.get("n_classes") != told["n_classes"]:
         raise _refusal(path, "its weights do not fit its architecture")
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise _refusal(path, "its weights are not finite")
@@ -142,20 +180,18 @@ def _rebuild(path: Path, contents: dict[str, Any], state: dict[str, Tensor]) -> 
     return network
 
 
-def check_masks(
-    path: Path, weights: dict[str, Tensor], masks: dict[str, Tensor], config: dict[str, Any]
+def _check_masks(
+    path: Path, weights: dict[str, Tensor], masks: dict[str, Tensor], sparsity: float
 ) -> None:
     """Raises Failure(EXIT_CHECKPOINT) unless a file's masks fit its weights, prune as many of them
     as it says, to one weight, and every pruned weight is zero."""
-    if config.get("released"):
-        return  # those have no masks, but zeros
     shapes = {name: weight.shape for name, weight in weights.items()}
     if masks and {name: mask.shape for name, mask in masks.items()} != shapes:
         raise _refusal(path, "its masks do not fit its weights")
     pruned = sum(int((~mask).sum()) for mask in masks.values())
     total = sum(weight.numel() for weight in weights.values())
-    if abs(pruned - config["sparsity"] * total) > 1:
-        share = f"a share of {pruned / total:.4f}, not {config['sparsity']}"
+    if abs(pruned - sparsity * total) > 1:
+        share = f"a share of {pruned / total:.4f}, not {sparsity}"
         raise _refusal(path, f"its masks prune {share}")
     if any(weights[name].detach()[~mask].any() for name, mask in masks.items()):
         raise _refusal(path, "its pruned weights are not zero")
@@ -169,15 +205,21 @@ def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str
         return _read_released(models, cell, network_id)
     remedy = f"python {paths.making_script(cell)} sets it aside and makes it again"
     parts = {path: read(path, remedy) for path in files}
+    before = paths.previous(files[0])
+    if not _belong_together(parts) and before.exists():  # see `settle`
+        parts[files[0]] = read(before, remedy)
     asked = {"format": FORMAT, **cell._asdict(), "network_id": network_id}
     for path, contents in parts.items():
         for key, value in asked.items():
             if contents.get(key) != value:
                 raise _refusal(path, f"its {key} is {contents.get(key)}, not {value}")
     _check_form(parts)
-    if len(parts) == 2 and parts[files[1]].get("encoder") != parts[files[0]]["digest"]:
-        return None
-    return parts
+    return parts if _belong_together(parts) else None
+
+
+def _belong_together(parts: dict[Path, dict[str, Any]]) -> bool:
+    first, *_, last = list(parts.values()) * 2
+    return len(parts) == 1 or last.get("encoder") == first["digest"]
 
 
 def _check_form(parts: dict[Path, dict[str, Any]]) -> None:

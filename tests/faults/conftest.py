@@ -68,6 +68,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, b
 
 # What the run found; the numbers of the summary are counted here, and nowhere else.
 COUNTS: dict[str, Any] = {"files_lost": 0, "kills": 0, "kills_bit_exact": 0}
+# by kind and name: what was done, how often, and whether it held
 OUTCOMES: dict[str, dict[str, dict[str, Any]]] = {"faults": {}, "bad inputs": {}}
 
 
@@ -84,14 +85,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if row is None or not hasattr(row, "kind"):
         return
     report = outcome.get_result()
-    known = OUTCOMES[row.kind].setdefault(row.name, row.told() | {"runs": 0, "held": True})
+    of_name = OUTCOMES[row.kind].setdefault(row.name, {})
+    known = of_name.setdefault(row.what, {"expected": row.expected, "runs": 0, "held": True})
     known["held"] &= not report.failed and not report.skipped
     known["runs"] += report.when == "call"
 
 
 def _counted(kind: str) -> tuple[int, int]:
     rows = OUTCOMES[kind].values()
-    return sum(row["held"] for row in rows), len(rows)
+    return sum(all(done["held"] for done in row.values()) for row in rows), len(rows)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -107,7 +109,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         f"bad inputs {refused}/{given} refused, "
         f"kills {COUNTS['kills_bit_exact']}/{COUNTS['kills']} bit-exact"
     )
-    runs = sum(row["runs"] for rows in OUTCOMES.values() for row in rows.values())
+    done = [what for rows in OUTCOMES.values() for row in rows.values() for what in row.values()]
+    runs = sum(what["runs"] for what in done)
     contents = {
         "summary": line,
         "faults": {"tried": tried, "survived": survived, "rows": OUTCOMES["faults"]},

@@ -31,9 +31,6 @@ class Row(NamedTuple):
     check: Callable[..., None]
     variant: Any = None
 
-    def told(self) -> dict[str, str]:
-        return {"what": self.what, "expected": self.expected}
-
     def __str__(self) -> str:
         variant = "" if self.variant is None else f"-{self.variant}"
         return f"{self.name}{variant}".replace("/", "_")

@@ -131,17 +131,29 @@ def killed_before_flushing(n: int, *, place: Place, whole: Whole) -> None:
     assert place.files() == whole(*TRAIN)
 
 
-@fault("F6", "SIGKILL between moving encoder and head", "not done; the pair is made again",
-       ("new", "old"))  # fmt: skip
-def killed_within_a_pair(before: str, *, place: Place, copy: Place, whole: Whole) -> None:
-    where, more = (place, ()) if before == "new" else (copy, ("--overwrite", "--seed", "1"))
-    command = (*CLR, *ONE, *more)
-    done = where.run(*command, faults=(Fault(REPLACE, 2, "SIGKILL"),))
+@fault("F6", "SIGKILL between moving encoder and head", "not done; the pair is made again")
+def killed_within_a_pair(*, place: Place, whole: Whole) -> None:
+    command = (*CLR, *ONE)
+    done = place.run(*command, faults=(Fault(REPLACE, 2, "SIGKILL"),))
     assert done.code == KILLED
-    assert checkpoints.read_parts(where.models, paths.dense_cell("SupCon"), 0) is None
-    where.finish(*command)
-    expected = whole(*command)
-    assert {name: where.files()[name] for name in expected} == expected
+    assert checkpoints.read_parts(place.models, paths.dense_cell("SupCon"), 0) is None
+    place.finish(*command)
+    assert place.files() == whole(*command)
+
+
+@fault("F6", "SIGKILL while a pair replaces another", "one of the two pairs is whole",
+       ("SIGKILL 2", "SIGKILL 1", "SIGKILL 3", "then SIGKILL 3"))  # fmt: skip
+def killed_while_replacing_a_pair(when: str, *, copy: Place) -> None:
+    """Renamed are: a copy of the old encoder, the new encoder, the new head."""
+    before, cell = copy.files(), paths.dense_cell("SupCon")
+    copy.watch()
+    command = (*CLR, *ONE, "--overwrite", "--seed", "1")
+    how, n = when.rsplit(" ", 1)
+    assert copy.run(*command, faults=(Fault(REPLACE, int(n), how),)).code == KILLED
+    seed = checkpoints.load(copy.models, cell, 0, torch.device("cpu")).config["seed"]
+    assert seed == (1 if how == "then SIGKILL" else 0)
+    copy.finish(*CLR, *ONE, *(("--seed", "1") if seed else ()))
+    assert (copy.files() == before) == (seed == 0)
 
 
 # Signals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,8 +68,9 @@ def kill_some_times(
 ) -> int:
     """Kill it so often, or until it ends before that; how often it was."""
     for killed in range(times):
-        if Child(place.folder, command, SAVE_OFTEN).kill(draw.uniform(0, seconds)).code == 0:
+        done = Child(place.folder, command, SAVE_OFTEN).kill(draw.uniform(0, seconds))
+        assert done.code in (0, -signal.SIGKILL), done.stderr
+        if done.code == 0:
             return killed
-        for network in place.whole():
-            place.good.add(network)  # what was finished before a kill may not be lost by the next
+        place.good |= place.whole()  # what was finished before a kill may not be lost by the next
     return times
