@@ -42,7 +42,8 @@ def test_nothing_is_unpickled_or_run(path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["import pickle", "from joblib import load", "torch.load(p)",
-     "torch.load(p, weights_only=False)", "np.load(p)", "np.load(p, allow_pickle=True)", "eval(x)", "exec(x)", "time.time()",
+     "torch.load(p, weights_only=False)", "np.load(p)", "np.load(p, allow_pickle=True)", "eval(x)",
+     "exec(x)", "time.time()",
      "path.stat().st_mtime", "run(x, shell=True)"],
 )  # fmt: skip
 def test_it_would_be_noticed(text: str) -> None:
