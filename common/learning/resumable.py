@@ -103,14 +103,16 @@ def read_state(
     for path in (newest, paths.previous(newest)):
         try:
             state = checkpoints.read(path)
-            if not all(isinstance(state.get(key), kind) for key, kind in FORM.items()):
+            plain = [state.get(key) for key in ("versions", "config", "finished")]
+            of_form = all(isinstance(state.get(key), kind) for key, kind in FORM.items())
+            if not of_form or not checkpoints.is_plain(plain):
                 raise Damaged(path, "not the state of a training", checkpoints.REMEDY)
         except Damaged as damaged:
             on_damage(damaged)
         except Failure:
             continue  # there is none
         else:
-            if state["network_id"] != network_id or state["config"]["learner"] != cell.learner:
+            if state["network_id"] != network_id or state["config"].get("learner") != cell.learner:
                 raise Failure(EXIT_CHECKPOINT, f"{path}: the state of another network; remove it")
             return state
     return None

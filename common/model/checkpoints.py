@@ -84,7 +84,10 @@ def save(
         "encoder": _digest(encoder),
     }
     settle(models, cell, network_id)
-    _write_pair(files, encoder, head)
+    try:
+        _write_pair(files, encoder, head)
+    finally:
+        settle(models, cell, network_id)
     return _digest(head)
 
 
@@ -111,12 +114,11 @@ def _write_pair(files: dict[str, Path], encoder: dict[str, Any], head: dict[str,
         copy = partial(shutil.copyfile, files["encoder"])
         replace_file(before, copy, lambda temporary: None)
     _write_together({files["encoder"]: encoder, files["head"]: head})
-    before.unlink(missing_ok=True)
 
 
 def settle(models: Path, cell: Cell, network_id: int) -> None:
-    """If who replaced a SupCon network was killed between its two files, bring the old encoder
-    back; if right after both, remove it. Only for who holds the network's lock."""
+    """If who replaced a SupCon network got no further than its encoder, bring the old encoder back;
+    else remove the copy of it. Only for who holds the network's lock."""
     files = list(paths.checkpoints(models, cell, network_id).values())
     before = paths.previous(files[0])
     if len(files) == 1 or not before.exists():
@@ -208,12 +210,12 @@ def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, dict[str
     before = paths.previous(files[0])
     if not _belong_together(parts) and before.exists():  # see `settle`
         parts[files[0]] = read(before, remedy)
+    _check_form(parts)
     asked = {"format": FORMAT, **cell._asdict(), "network_id": network_id}
     for path, contents in parts.items():
         for key, value in asked.items():
             if contents.get(key) != value:
                 raise _refusal(path, f"its {key} is {contents.get(key)}, not {value}")
-    _check_form(parts)
     return parts if _belong_together(parts) else None
 
 
@@ -237,6 +239,8 @@ def _check_form(parts: dict[Path, dict[str, Any]]) -> None:
                 isinstance(v, kind) for v in values.values()
             ):
                 raise _refusal(path, f"its {key} is not what this project writes")
+        if not is_plain({key: contents[key] for key in contents.keys() - form.keys()}):
+            raise _refusal(path, "it holds tensors where this project writes none")
         if any(mask.dtype != torch.bool for mask in contents["masks"].values()):
             raise _refusal(path, "its masks are not true or false")
 
@@ -325,7 +329,7 @@ def read(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged file raises one of a dozen kinds
         raise Damaged(path, "damaged, or not a checkpoint of this project", remedy) from error
-    if not isinstance(contents, dict) or contents.get("digest") is None:
+    if not isinstance(contents, dict) or not isinstance(contents.get("digest"), str):
         raise Damaged(path, "not a checkpoint of this project", remedy)
     digest = contents.pop("digest")
     try:
@@ -339,6 +343,11 @@ def read(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
 
 def _refusal(path: Path, reason: str) -> Failure:
     return Failure(EXIT_CHECKPOINT, f"{path}: {reason}; {REMEDY}")
+
+
+def is_plain(contents: Any) -> bool:
+    """Whether this holds no tensors: those cannot be compared with other values."""
+    return not _tensors(contents)
 
 
 def _tensors(contents: Any, prefix: str = "") -> list[tuple[str, Tensor]]:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from common import options, paths
 from common.data import datasets
+from common.experiments import population
 from common.learning import resumable
 from common.model import checkpoints
 from common.paths import Cell
@@ -155,6 +156,11 @@ def sealed(path: Path, contents: dict[str, Any]) -> None:
 
 @fuzz
 @given(cell=CELLS, part=st.integers(0, 1), where=st.floats(0, 1), value=PLAIN, drop=st.booleans())
+@example(cell=DENSE, part=0, where=0.0, value=torch.zeros(0), drop=False)
+@example(cell=DENSE, part=0, where=0.0625, value=torch.zeros(0), drop=False)
+@example(cell=DENSE, part=0, where=0.125, value=torch.zeros(0), drop=False)
+@example(cell=DENSE, part=0, where=0.125, value=None, drop=False)
+@example(cell=DENSE, part=0, where=0.125, value=None, drop=True)
 def test_networks_with_wrong_contents(
     networks: Path, cell: Cell, part: int, where: float, value: Any, drop: bool
 ) -> None:
@@ -197,6 +203,26 @@ def test_damaged_states(networks: Path, damage: Any, which: int) -> None:
     found = resumable.read_state(networks, cell, 3)
     assert found is not None or which == 2
     assert found is None or found["digest"] in kept
+
+
+@fuzz
+@given(where=st.floats(0, 1), value=PLAIN, drop=st.booleans())
+@example(where=0.5, value=torch.zeros(0), drop=False)
+def test_states_with_wrong_contents(networks: Path, where: float, value: Any, drop: bool) -> None:
+    cell = Cell("supervised", "GMP", 0.6)
+    state = {"network_id": 3, "versions": checkpoints.versions(), "loop": {"step": 5, "stage": "a"}}
+    state |= {"finished": [{"stage": "a", "loss": 1.0}], "masks": {"a": torch.ones(3) > 0}}
+    state |= {"config": cell._asdict() | {"epochs": 3}, "modules": {"a": {"b": torch.ones(9)}}}
+    change(state, where, value, drop)
+    try:
+        sealed(paths.training_state(networks, cell, 3), state)
+    except (TypeError, ValueError):
+        return
+    with contextlib.suppress(Failure):
+        found = resumable.read_state(networks, cell, 3)
+        if found is not None:
+            assert isinstance(population.differences(found["config"], {"epochs": 4}), str)
+            assert isinstance(found["versions"] != checkpoints.versions(), bool)
 
 
 # Folders of images
