@@ -78,12 +78,11 @@ def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config])
 
 
 def leftovers(models: Path, cell: Cell, network_id: int) -> list[Path]:
-    """What lies there of trainings that are over: half-written files, and states."""
+    """What lies there of trainings that are over: half-written files, states, a copied encoder."""
+    found = files(models, cell, network_id)
     state = paths.training_state(models, cell, network_id)
-    orphans = runtime.orphans([*files(models, cell, network_id), state])
-    encoder = files(models, cell, network_id)[0]
-    rest = (paths.previous(encoder), paths.previous(state), state)
-    return orphans + [path for path in rest if path.exists()]
+    rest = [paths.previous(found[0]), paths.previous(state), state]
+    return runtime.orphans(found + rest) + [path for path in rest if path.exists()]
 
 
 def tidy(models: Path, cell: Cell, network_id: int) -> None:
@@ -151,7 +150,8 @@ def _clear_the_way(models: Path, cell: Cell, network_id: int) -> None:
     """What killed processes left half-written goes, damaged files are set aside (both of a SupCon
     network: they count as one)."""
     stored_in = files(models, cell, network_id)
-    for orphan in runtime.orphans([*stored_in, paths.training_state(models, cell, network_id)]):
+    state = paths.training_state(models, cell, network_id)
+    for orphan in runtime.orphans([*stored_in, paths.previous(stored_in[0]), state]):
         orphan.unlink(missing_ok=True)
     try:
         checkpoints.read_parts(models, cell, network_id)
