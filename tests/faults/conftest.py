@@ -26,6 +26,12 @@ def study_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The parent of all children imports torch before anything is timed."""
+    assert run(tmp_path_factory.mktemp("first") / "work", ("sup_training.py", "--help")).code == 0
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     """An empty folder."""

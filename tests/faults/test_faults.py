@@ -99,6 +99,15 @@ def killed_while_writing(n: int, *, place: Place, whole: Whole) -> None:
     assert place.files() == whole(*TRAIN)
 
 
+@fault("F3", "a half-written file of another network", "left alone: it may be being written")
+def orphan_of_another(*, place: Place) -> None:
+    place.models.mkdir(parents=True)
+    other = place.models / ".supervised_GMP_s0.90_id01.123.tmp.pt"
+    other.write_bytes(b"half")
+    assert place.run(*TRAIN).code == 0
+    assert other.read_bytes() == b"half"
+
+
 @fault("F3", "SIGKILL while a finished network is replaced", "the old one stays", (1,))
 def killed_while_overwriting(n: int, *, copy: Place) -> None:
     before = copy.files()
@@ -229,6 +238,19 @@ def network_cut(share: float, *, copy: Place) -> None:
     whole = copy.files()
     truncate(copy.models / NETWORK, share)
     made_again(copy, copy.models / NETWORK)
+    assert copy.files() == whole
+
+
+@fault("F13", "encoder or head of a SupCon network cut", "both kept as .corrupt, made again",
+       ("encoder", "head"))  # fmt: skip
+def half_of_a_pair_cut(part: str, *, copy: Place) -> None:
+    whole, cell = copy.files(), paths.dense_cell("SupCon")
+    pair = paths.checkpoints(copy.models, cell, 0)
+    truncate(pair[part], 0.5)
+    copy.watch()
+    done = copy.finish(*CLR, *TWO)
+    assert done.stderr.count("\n") == 2
+    assert all(path.with_name(f"{path.name}.corrupt").exists() for path in pair.values())
     assert copy.files() == whole
 
 
