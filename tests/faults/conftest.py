@@ -73,7 +73,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, b
 
 
 # What the run found; the numbers of the summary are counted here, and nowhere else.
-COUNTS: dict[str, Any] = {"files_lost": 0, "kills": 0, "kills_bit_exact": 0}
+COUNTS: dict[str, Any] = {
+    "files_lost": 0,
+    "kills": 0,
+    "kills_with_a_state": 0,  # that is, after the first epoch of a training had ended
+    "kills_bit_exact": 0,
+}
 # by kind and name: what was done, how often, and whether it held
 OUTCOMES: dict[str, dict[str, dict[str, Any]]] = {"faults": {}, "bad inputs": {}}
 
@@ -122,7 +127,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         "faults": {"tried": tried, "survived": survived, "rows": OUTCOMES["faults"]},
         "files_lost": COUNTS["files_lost"],
         "bad_inputs": {"tried": given, "refused": refused, "rows": OUTCOMES["bad inputs"]},
-        "kills": {"tried": COUNTS["kills"], "bit_exact": COUNTS["kills_bit_exact"]},
+        "kills": {
+            "tried": COUNTS["kills"],
+            "with_a_state": COUNTS["kills_with_a_state"],
+            "bit_exact": COUNTS["kills_bit_exact"],
+        },
         "runs": runs,
         "not_applicable": NOT_APPLICABLE,
     }

@@ -52,8 +52,10 @@ def test_killed_at_random_instants_the_final_files_are_the_same(
         if start is not None:
             shutil.copytree(start, place.folder)
         place.watch()
-        killed = kill_some_times(place, command, min(left, IN_A_ROW), seconds, draw)
+        states = kill_some_times(place, command, min(left, IN_A_ROW), seconds, draw)
+        killed = len(states)
         counts["kills"] += killed
+        counts["kills_with_a_state"] += sum(states)
         lost = len(place.lost())
         place.finish(*command)
         counts["files_lost"] += lost
@@ -65,12 +67,14 @@ def test_killed_at_random_instants_the_final_files_are_the_same(
 
 def kill_some_times(
     place: Place, command: tuple[str, ...], times: int, seconds: float, draw: random.Random
-) -> int:
-    """Kill it so often, or until it ends before that; how often it was."""
-    for killed in range(times):
+) -> list[bool]:
+    """Kill it so often, or until it ends before that; for each kill, whether a state was there."""
+    states: list[bool] = []
+    while len(states) < times:
         done = Child(place.folder, command, SAVE_OFTEN).kill(draw.uniform(0, seconds))
         assert done.code in (0, -signal.SIGKILL), done.stderr
         if done.code == 0:
-            return killed
+            break
+        states.append(any(place.models.glob(".*.state*.pt")))
         place.good |= place.whole()  # what was finished before a kill may not be lost by the next
-    return times
+    return states
