@@ -73,7 +73,7 @@ def train(
             _write_state(path, network_id, training, modules)
 
         here = resume["loop"] if resume and resume["loop"]["stage"] == stage.name else None
-        flag = "--batch_size_head" if stage.encoder_frozen else "--batch_size"
+        flag = "--batch_size_head" if stage.name == "head" else "--batch_size"
         with runtime.memory_for(flag, stage.batch_size):
             history = history + loop.fit(
                 stage,
