@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,8 @@ def main(script: Callable[[], int]) -> int:
     """Run a script; turn whatever ends it into one line on stderr and the contract's exit code."""
     for signum in EXIT_SIGNALS:
         signal.signal(signum, _stop_now)
+    # What they wonder about in damaged files is refused in one line of our own.
+    warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler|PIL\.")
     try:
         return script()
     except Interrupted as stop:

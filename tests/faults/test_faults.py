@@ -361,6 +361,8 @@ def hostile_pickle(where: str, *, copy: Place, whole: Whole) -> None:
         path.write_bytes(pickle.dumps(Canary(canary)))
     else:
         torch.save({"model": Canary(canary)}, path)
+    if where in ("torch", "pickle"):
+        refused(copy.run(*DETECT), 4, NETWORK)
     done = copy.run(*command)
     assert done.code == 0
     assert path.with_name(f"{path.name}.corrupt").exists()
