@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,6 +189,11 @@ def _analysis(description: str, learner: str) -> Parser:
         default=30,
         metavar="k",
         help="neighbours that vote in a probe (default: 30)",
+    )
+    parser.add_argument(
+        "--allow_missing",
+        action="store_true",
+        help="compare the networks that are there where fewer are than were asked for",
     )
     parser.add_argument(
         "--allow_mixed",
@@ -410,7 +416,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr, exit code 2."""
-        self.exit(runtime.EXIT_ARGUMENTS, f"{Path(sys.argv[0]).name}: {message}\n")
+        line = runtime.one_line(f"{Path(sys.argv[0]).name}: {message}")
+        self.exit(runtime.EXIT_ARGUMENTS, f"{line}\n")
 
 
 def _check_schedule(parser: Parser, args: argparse.Namespace) -> None:
@@ -432,11 +439,13 @@ def _refuse(text: str, accepted: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"{text!r}: give {accepted}")
 
 
+# Python also reads 1_0, " 5" and digits of other scripts as numbers.
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
 def _number(text: str, accepted: str, is_valid: Callable[[float], bool]) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        _refuse(text, accepted)
+    value = float(text) if _DECIMAL.fullmatch(text) else math.nan
     if not (math.isfinite(value) and is_valid(value)):
         _refuse(text, accepted)
     return value
@@ -456,10 +465,8 @@ def _fraction(text: str) -> float:
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
+        # the length first: Python refuses to read numbers of thousands of digits
+        value = int(text) if len(text) <= 20 and _WHOLE.fullmatch(text) else low - 1
         if not low <= value <= high:
             _refuse(text, f"a whole number from {low} to {high}")
         return value
@@ -477,7 +484,9 @@ def _depth(text: str) -> int:
 def _sparsities(text: str) -> list[float]:
     accepted = "sparsities from 0 to below 1, separated by commas, each once"
     try:
-        values = [abs(round(_fraction(part), 10)) for part in text.split(",")]  # -0.0 is 0.0
+        values = [
+            abs(round(_fraction(part.strip()), 10)) for part in text.split(",")
+        ]  # -0.0 is 0.0
     except argparse.ArgumentTypeError:
         _refuse(text, accepted)
     if len(set(values)) < len(values) or max(values) == 1:  # ten decimals are kept

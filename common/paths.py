@@ -35,6 +35,13 @@ def training_script(learner: str) -> str:
     return "clr_training.py" if learner == "SupCon" else "sup_training.py"
 
 
+def making_script(cell: Cell) -> str:
+    """The script that makes the networks of this cell."""
+    if cell.pruning_method == "global":
+        return training_script(cell.learner).replace("training", "pruning_finetune")
+    return training_script(cell.learner)
+
+
 def format_sparsity(sparsity: float) -> str:
     """As many decimals as the number needs, two at least: 0.90, 0.975."""
     text = f"{sparsity:.10f}".rstrip("0")
@@ -60,6 +67,21 @@ def training_state(models: Path, cell: Cell, network_id: int) -> Path:
     return models / f".{network_stem(cell, network_id)}.state.pt"
 
 
+def previous(state: Path) -> Path:
+    """Where the training state before this one is kept."""
+    return state.with_name(f"{state.stem}.previous{state.suffix}")
+
+
+def corrupt(damaged: Path) -> Path:
+    """A free name for a damaged file: `<name>.corrupt`, else `<name>.2.corrupt` and so on. No
+    pattern that looks for results matches it."""
+    free, n = damaged.with_name(f"{damaged.name}.corrupt"), 1
+    while free.exists():
+        n += 1
+        free = damaged.with_name(f"{damaged.name}.{n}.corrupt")
+    return free
+
+
 def lock(target: Path) -> Path:
     """The lock file that guards `target`."""
     return target.with_name(f".{target.name}.lock")
@@ -67,18 +89,21 @@ def lock(target: Path) -> Path:
 
 _NETWORK = re.compile(
     r"(?P<learner>supervised|SupCon)_(?P<pruning>dense|GMP|later_GMP|global)"
-    r"_s(?P<sparsity>\d\.\d{2,10})_id(?P<id>\d{2,})(?:_encoder)?\.pt"
+    r"_s(?P<sparsity>0\.\d{2,10})_id(?P<id>\d{2,7})(?:_encoder)?\.pt",
+    re.ASCII,
 )
 
 
 # The released code of arXiv 2207.00200 put CIFAR-10 networks flat into models/, and named them so:
 _RELEASED_SUPERVISED = re.compile(
-    r"wideResNet_(?P<tag>global_|)(?P<sparsity>0(?:\.\d+)?)pruning_\d+epochs_\d+depth_[\d.]+dropout"
-    r"_id(?P<id>\d+)\.pt"
+    r"wideResNet_(?P<tag>global_|)(?P<sparsity>0(?:\.\d{1,10})?)pruning_\d+epochs_\d+depth_[\d.]+dropout"
+    r"_id(?P<id>\d{1,6})\.pt",
+    re.ASCII,
 )
 _RELEASED_SUPCON = re.compile(
-    r"WideResNet_encoder_(?:SupCon|SimCLR)_(?P<sparsity>0(?:\.\d+)?)pruning(?P<tag>_later|_global|)"
-    r"_\d+batch_[\d.]+temperature_\d+epochs_id(?P<id>\d+)\.pt"
+    r"WideResNet_encoder_(?:SupCon|SimCLR)_(?P<sparsity>0(?:\.\d{1,10})?)pruning(?P<tag>_later|_global|)"
+    r"_\d+batch_[\d.]+temperature_\d+epochs_id(?P<id>\d{1,6})\.pt",
+    re.ASCII,
 )
 _RELEASED_TAGS = {"": "GMP", "_later": "later_GMP", "_global": "global", "global_": "global"}
 
@@ -131,6 +156,11 @@ def curves(pies: Path, cell: Cell, network_id: int) -> Path:
 def summary(pies: Path) -> Path:
     """The long table with one row a number."""
     return pies / "summary.csv"
+
+
+def test_labels(pies: Path) -> Path:
+    """The labels of the test images that the last analysis saw."""
+    return pies / "test_labels.npz"
 
 
 def claims(pies: Path) -> Path:

@@ -12,7 +12,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,15 @@ class Failure(Exception):
     def __init__(self, code: int, message: str):
         super().__init__(message)
         self.code = code
+
+
+class Damaged(Failure):
+    """A file of this project that cannot be read, or does not hold what was written into it; not
+    one that is whole, but of another network or recipe."""
+
+    def __init__(self, path: Path, reason: str, remedy: str):
+        super().__init__(EXIT_CHECKPOINT, f"{path}: {reason}; {remedy}")
+        self.path, self.reason = path, reason
 
 
 class Interrupted(BaseException):
@@ -78,6 +89,8 @@ def main(script: Callable[[], int]) -> int:
     """Run a script; turn whatever ends it into one line on stderr and the contract's exit code."""
     for signum in EXIT_SIGNALS:
         signal.signal(signum, _stop_now)
+    # What they wonder about in damaged files is refused in one line of our own.
+    warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler|PIL\.")
     try:
         return script()
     except Interrupted as stop:
@@ -89,8 +102,8 @@ def main(script: Callable[[], int]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        first_line = str(error).splitlines()[0] if str(error) else "no memory left"
-        return _report(EXIT_MEMORY, f"out of memory: {first_line}; use a smaller --batch_size")
+        cause = _first_line(error)
+        return _report(EXIT_MEMORY, f"out of memory: {cause}; use a smaller --batch_size")
 
 
 def _report(code: int, message: str) -> int:
@@ -98,8 +111,13 @@ def _report(code: int, message: str) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+    print(one_line(f"{Path(sys.argv[0]).name}: {message}"), file=sys.stderr, flush=True)
     return code
+
+
+def one_line(text: str) -> str:
+    """With what would break the line or steer a terminal (names may hold anything) spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -109,6 +127,26 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         "DefaultCPUAllocator" in str(error)
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else "no memory left"
+
+
+@contextmanager
+def memory_for(flag: str, size: int) -> Iterator[None]:
+    """Work on `size` images at once, as this flag says. Raises Failure(EXIT_MEMORY), which names
+    both, where memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise Failure(
+            EXIT_MEMORY,
+            f"out of memory with {flag} {size}: {_first_line(error)}; "
+            f"try {flag} {max(1, size // 2)}",
+        ) from error
 
 
 def pick_device(cuda_device: int) -> torch.device:
@@ -221,9 +259,7 @@ def replace_files(
 ) -> None:
     """`replace_file` for files that belong together: all are written and checked before the first
     one is moved."""
-    temporary = {
-        path: path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}") for path in writes
-    }
+    temporary = {path: _temporary(path, str(os.getpid())) for path in writes}
     try:
         for path, write in writes.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -238,6 +274,24 @@ def replace_files(
             leftover.unlink(missing_ok=True)
     for folder in {path.parent for path in writes}:
         _flush_folder(folder)
+
+
+def _temporary(path: Path, process: str) -> Path:
+    return path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
+
+
+def orphans(written: Iterable[Path]) -> list[Path]:
+    """What killed processes left half-written in place of these files; what others are writing at
+    this moment too, so that only who holds their lock may remove it."""
+    return [
+        orphan for path in written for orphan in path.parent.glob(_temporary(path, "[0-9]*").name)
+    ]
+
+
+def set_aside(damaged: Path, reason: str, aside: Path) -> None:
+    """Rename a damaged file rather than overwrite it, and say so in one line on stderr."""
+    damaged.replace(aside)
+    print(f"{damaged}: {reason}; kept as {aside.name}, and made again", file=sys.stderr)
 
 
 def _flush_folder(folder: Path) -> None:

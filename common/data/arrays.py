@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from common.runtime import replace_file
+from common import paths
+from common.runtime import replace_file, set_aside
 
 Arrays = dict[str, np.ndarray]
 
 
 def load(path: Path) -> Arrays | None:
-    """The arrays of a file; None if it is missing or damaged (numpy checks its checksums)."""
+    """The arrays of a file; None if it is missing or damaged (numpy checks its checksums): then it
+    is set aside, so that it can be made again."""
     try:
         return _read(path)
     except FileNotFoundError:
@@ -20,7 +22,7 @@ def load(path: Path) -> Arrays | None:
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # a damaged archive raises one of a dozen kinds
-        print(f"{path}: damaged ({type(error).__name__}); it will be made again")
+        set_aside(path, f"damaged ({type(error).__name__})", paths.corrupt(path))
         return None
 
 

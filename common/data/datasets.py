@@ -198,10 +198,25 @@ def _cifar10(data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
         archive = data_dir / CIFAR10.filename
         raise Failure(
             EXIT_DATA,
-            f"CIFAR-10 is neither in {data_dir} nor could it be downloaded ({error}); "
-            f"put {CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) at {archive}",
+            f"CIFAR-10 is neither in {data_dir} nor could it be downloaded ({error});"
+            f"{_bad_files(data_dir)} put {CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) at {archive}",
         ) from error
     return CIFAR10_CLASSES, arrays
+
+
+def _bad_files(data_dir: Path) -> str:
+    """Which of the files that are there are not what they should be."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    batches = data_dir / CIFAR10.base_folder
+    expected = [(batches / name, md5) for name, md5 in CIFAR10.train_list + CIFAR10.test_list]
+    expected += [(batches / CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    if not batches.is_dir():
+        expected = [(data_dir / CIFAR10.filename, CIFAR10.tgz_md5)]
+    expected = [pair for pair in expected if pair[0].exists() or batches.is_dir()]
+    bad = [str(path) for path, md5 in expected if not check_integrity(str(path), md5)]
+    return f" missing or damaged: {', '.join(bad)};" if bad else ""
 
 
 def _folder(root: Path, limits: tuple[int | None, int | None]) -> tuple[tuple[str, ...], Arrays]:

@@ -15,15 +15,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import paths
+from common import paths, runtime
 from common.analysis import summary
-from common.data import stored
+from common.data import arrays, stored
 from common.data.datasets import Dataset
 from common.experiments import population
-from common.learning import pruning
+from common.learning import pruning, resumable
 from common.model import checkpoints, wide_resnet
 from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Failure
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Damaged, Failure
 
 Config = dict[str, Any]
 Modules = dict[str, nn.Module]
@@ -52,22 +52,44 @@ def files(models: Path, cell: Cell, network_id: int) -> list[Path]:
 
 
 def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config]) -> list[int]:
-    """Ids whose networks are still to be made. Raises Failure(EXIT_CHECKPOINT), naming the keys,
-    where a finished network has another configuration and --overwrite is not given."""
+    """Ids whose networks are still to be made, damaged ones among them. Raises
+    Failure(EXIT_CHECKPOINT), naming the keys, where a finished network or an interrupted training
+    has another configuration and --overwrite is not given."""
+    if args.overwrite:
+        return list(configs)
     missing = []
     for network_id, config in configs.items():
-        found = None if args.overwrite else checkpoints.describe(args.models, cell, network_id)
+        path = files(args.models, cell, network_id)[-1]
+        try:
+            found = checkpoints.describe(args.models, cell, network_id)
+        except Damaged:
+            found = None
         if found is None:
             missing.append(network_id)
-            continue
-        if differing := population.differences(found["config"], config):
-            path = files(args.models, cell, network_id)[-1]
+            path = paths.training_state(args.models, cell, network_id)
+            found = resumable.read_state(args.models, cell, network_id)
+        if found and (differing := population.differences(found["config"], config)):
             raise Failure(
                 EXIT_CHECKPOINT,
                 f"{path}: made by another recipe than asked for: {differing}; "
                 "use another --models_dir, or --overwrite",
             )
     return missing
+
+
+def leftovers(models: Path, cell: Cell, network_id: int) -> list[Path]:
+    """What lies there of trainings that are over: half-written files, states, a copied encoder."""
+    found = files(models, cell, network_id)
+    state = paths.training_state(models, cell, network_id)
+    rest = [paths.previous(found[0]), paths.previous(state), state]
+    return runtime.orphans(found + rest) + [path for path in rest if path.exists()]
+
+
+def tidy(models: Path, cell: Cell, network_id: int) -> None:
+    """Remove what a finished network does not need. Only for who holds its lock."""
+    checkpoints.settle(models, cell, network_id)
+    for path in leftovers(models, cell, network_id):
+        path.unlink(missing_ok=True)
 
 
 def make(
@@ -83,32 +105,73 @@ def make(
     """
     missing = unfinished(cell, args, configs)
     print(f"{cell}: {len(configs) - len(missing)} networks finished, {len(missing)} to make")
-    if any(path.exists() for i in missing for path in files(args.models, cell, i)):
-        summary.forget(args.pies, cell)  # networks are replaced: these numbers are of the old ones
-        stored.forget(args.pies, cell)
+    untidy = [i for i in configs if i not in missing and leftovers(args.models, cell, i)]
     busy = []
-    for network_id in tqdm(missing, desc=str(cell), unit="network", disable=None):
+    for network_id in tqdm([*missing, *untidy], desc=str(cell), unit="network", disable=None):
         state = paths.training_state(args.models, cell, network_id)
         try:
             with FileLock(paths.lock(state), timeout=0):
-                if not args.overwrite and not unfinished(
-                    cell, args, {network_id: configs[network_id]}
-                ):
-                    continue  # another process finished it in the meantime
-                started = time.monotonic()
-                modules, masks, history = learn(network_id, configs[network_id])
-                results = _results(cell, data, modules, masks, history)
-                results["seconds"] = round(time.monotonic() - started, 1)
-                checkpoints.save(
-                    args.models, cell, network_id, modules, masks, configs[network_id], results
-                )
-                state.unlink(missing_ok=True)
+                config = configs[network_id]
+                if not args.overwrite and not unfinished(cell, args, {network_id: config}):
+                    tidy(args.models, cell, network_id)  # who finished it may have been killed
+                    continue
+                history = _make_one(cell, args, data, network_id, config, learn)
         except Timeout:
-            busy.append(network_id)
+            busy += [network_id] if network_id in missing else []
             continue
         _draw_curves(args.pies, cell, network_id, history, len(data.train))
     _record(cell, args, data)
     return [f"{cell} id {network_id}" for network_id in busy]
+
+
+def _make_one(
+    cell: Cell,
+    args: argparse.Namespace,
+    data: Dataset,
+    network_id: int,
+    config: Config,
+    learn: Learn,
+) -> History:
+    """Learn and store one network; only for who holds its lock."""
+    started = time.monotonic()
+    replaced = any(path.exists() for path in files(args.models, cell, network_id))
+    _clear_the_way(args.models, cell, network_id)
+    modules, masks, history = learn(network_id, config)
+    results = _results(cell, data, modules, masks, history)
+    digest = checkpoints.save(args.models, cell, network_id, modules, masks, config, results)
+    _forget_if_stale(args, cell, network_id, digest, replaced)
+    tidy(args.models, cell, network_id)
+    seconds = {"finished_after_seconds": round(time.monotonic() - started, 1)}
+    runtime.append_log(paths.log(args.logs, cell, network_id), seconds)
+    return history
+
+
+def _clear_the_way(models: Path, cell: Cell, network_id: int) -> None:
+    """What killed processes left half-written goes, damaged files are set aside (both of a SupCon
+    network: they count as one)."""
+    stored_in = files(models, cell, network_id)
+    state = paths.training_state(models, cell, network_id)
+    for orphan in runtime.orphans([*stored_in, paths.previous(stored_in[0]), state]):
+        orphan.unlink(missing_ok=True)
+    try:
+        checkpoints.read_parts(models, cell, network_id)
+    except Damaged as damaged:
+        for path in stored_in:
+            runtime.set_aside(path, damaged.reason, paths.corrupt(path))
+    except Failure:
+        pass  # whole, but another network than its name says: --overwrite is given
+
+
+def _forget_if_stale(
+    args: argparse.Namespace, cell: Cell, network_id: int, digest: str, replaced: bool = False
+) -> None:
+    """Drop the numbers of a population if they are of another network with this id than the one
+    with this digest. One that was made again as it was takes nothing along."""
+    cached = arrays.load(paths.predictions(args.pies, cell, network_id))
+    stale = replaced if cached is None else str(cached.get("key")).split(" ")[0] != digest
+    if stale:
+        summary.forget(args.pies, cell)
+        stored.forget(args.pies, cell)
 
 
 def check_all_made(busy: list[str]) -> None:
@@ -169,9 +232,11 @@ def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_im
 
 def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:
     """Accuracy and reached sparsity of all networks of the cell, into the summary."""
-    present = paths.networks_present(args.models).get(cell, set())
-    found = [checkpoints.describe(args.models, cell, network_id) for network_id in sorted(present)]
-    results = [network["results"] for network in found if network is not None]
+    results = []
+    for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
+        if network := checkpoints.describe(args.models, cell, network_id):
+            _forget_if_stale(args, cell, network_id, network["digest"])
+            results.append(network["results"])
     results = [result for result in results if result.get("test_images") == data.test.digest]
     if not results:
         return

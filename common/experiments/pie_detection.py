@@ -12,6 +12,7 @@ from common import paths
 from common.analysis import forgetting, pie, summary
 from common.analysis.forgetting import ClassImpact, class_impact
 from common.analysis.predictions import Population
+from common.data import stored
 from common.data.arrays import Arrays
 from common.data.datasets import Dataset
 from common.experiments import maps, pie_rows, population, publish
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     check_flags(args, data, dense_ids)
     population.prepare_output(args)
+    stored.remember_test_labels(args.pies, data.test.labels.cpu().numpy())
     dense = population.predict(args, data, dense_cell, dense_ids)
     summary.replace(args.pies, pie_rows.of_population(dense, data), owner="pie_detection")
     if args.null_index_start is not None:

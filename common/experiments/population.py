@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def prepare_output(args: argparse.Namespace, makes_networks: bool = False) -> No
 
 def ids_present(args: argparse.Namespace, cell: Cell) -> list[int]:
     """Those of the ids asked for whose networks are there; says so if some are missing. Raises
-    Failure(EXIT_CHECKPOINT), with the command that makes them, if there is none."""
+    Failure(EXIT_CHECKPOINT), with the command that makes them, if there is none, and as
+    `check_complete`."""
     present = paths.networks_present(args.models).get(cell, set())
     ids = [network_id for network_id in args.ids if network_id in present]
     if not ids:
@@ -58,9 +59,28 @@ def ids_present(args: argparse.Namespace, cell: Cell) -> list[int]:
             f"no {cell} networks with ids {args.ids[0]} to {args.ids[-1]} in {args.models}; make "
             f"them with: python {paths.training_script(cell.learner)} --dataset {args.dataset}",
         )
-    if len(ids) < len(args.ids):
-        print(f"{cell}: {len(ids)} of the {len(args.ids)} networks asked for are there")
+    check_complete(args, cell, ids, args.ids)
     return ids
+
+
+def check_complete(
+    args: argparse.Namespace, cell: Cell, ids: Sequence[int], asked: Sequence[int]
+) -> None:
+    """Says so if networks are missing. Raises Failure(EXIT_CHECKPOINT) if they are missing to an
+    analysis without --allow_missing; fine-tuning takes those that are there."""
+    missing = [network_id for network_id in asked if network_id not in ids]
+    if not missing:
+        return
+    count = f"{cell}: {len(ids)} of the {len(asked)} networks asked for are there"
+    print(count)
+    if not getattr(args, "allow_missing", True):
+        shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+        raise Failure(
+            EXIT_CHECKPOINT,
+            f"{count}, not {'id' if len(missing) == 1 else 'ids'} {shown}: make them with "
+            f"{paths.making_script(cell)}, or ask for fewer (--models_number, --index_start, "
+            "--pruning_methods, --pruning_percentages), or give --allow_missing",
+        )
 
 
 def describe(
@@ -76,8 +96,9 @@ def describe(
     config = found["config"]
     expected = data_config(data) | args.architecture | {"released_quirks": args.released_quirks}
     for key, value in expected.items():
-        if config[key] is not None and config[key] != value:
-            hint = f" (it was trained with --limit {config['limit']})" if "images" in key else ""
+        if config.get(key) is not None and config[key] != value:
+            limit = config.get("limit")
+            hint = f" (it was trained with --limit {limit})" if "images" in key else ""
             hint = " (see --released_quirks)" if key == "released_quirks" else hint
             raise Failure(EXIT_CHECKPOINT, f"{path}: its {key} is {config[key]}, not {value}{hint}")
     return found
@@ -138,8 +159,9 @@ def data_config(data: Dataset) -> dict[str, Any]:
 
 
 def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, list[int]]:
-    """The pruned populations to analyse, with the ids that the dense one has too. Cells asked for
-    that are missing are named and left out."""
+    """The pruned populations to analyse, with the ids that the dense one has too. Raises
+    Failure(EXIT_CHECKPOINT) as `check_complete`; with --allow_missing, cells asked for of which
+    there is nothing are named and left out."""
     present = paths.networks_present(args.models)
     if args.pruning_percentages is None:
         asked = [
@@ -156,12 +178,9 @@ def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, l
     cells = {}
     for cell in asked:
         ids = [i for i in dense_ids if i in present.get(cell, ())]
-        if not ids:
-            print(f"{cell}: no networks with these ids; left out")
-            continue
-        if len(ids) < len(dense_ids):
-            print(f"{cell}: {len(ids)} networks, compared with the dense ones of the same ids")
-        cells[cell] = ids
+        check_complete(args, cell, ids, dense_ids)
+        if ids:
+            cells[cell] = ids
     return cells
 
 
@@ -182,12 +201,27 @@ def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int
 def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
     """Keep beside the figures what the networks of each cell were, for the report."""
     path = paths.recipes(args.pies, args.learner)
-    recipes = json.loads(path.read_text()) if path.exists() else {}
+    recipes = _read_recipes(path)
     for cell, ids in cells.items():
         network = describe(args, data, cell, ids[0])
         hardware = {"trained_on": network["results"].get("device", "unknown")}
         recipes[str(cell)] = network["config"] | network["versions"] | hardware | {"ids": ids}
     write_text(path, json.dumps(recipes, indent=1))
+
+
+def _read_recipes(path: Path) -> dict[str, Any]:
+    """Those of earlier runs; a damaged file is set aside."""
+    if not path.exists():
+        return {}
+    try:
+        recipes = json.loads(path.read_text())
+        if isinstance(recipes, dict):
+            return recipes
+        reason = "not a table of recipes"
+    except ValueError as error:
+        reason = f"damaged ({error})"
+    runtime.set_aside(path, reason, paths.corrupt(path))
+    return {}
 
 
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:
@@ -213,7 +247,8 @@ def cached(
     if stored is not None and not args.overwrite and str(stored.get("key")) == key:
         return stored
     checkpoint = checkpoints.load(args.models, cell, network_id, data.test.images.device)
-    made = compute(checkpoint.network) | {"key": np.array(key)}
+    with runtime.memory_for("--batch_size", args.batch_size):
+        made = compute(checkpoint.network) | {"key": np.array(key)}
     arrays.save(path, made)
     return made
 

@@ -253,12 +253,15 @@ def _end_epoch(
     some epochs. Resets the totals."""
     loss, correct, images, finite_steps = run.totals.tolist()
     run.totals.zero_()
-    if finite_steps < steps_per_epoch:
+    weights = [parameter.detach().isfinite().all() for parameter in run.stage.parameters]
+    if finite_steps < steps_per_epoch or not torch.stack(weights).all():
         step = epoch * steps_per_epoch + int(finite_steps)
+        last = f", after a loss of {run.history[-1]['loss']:.4g}" if run.history else ""
+        rate = run.optimizer.param_groups[0]["lr"]
         raise Failure(
             EXIT_NON_FINITE,
-            f"{run.stage.name}: the loss is not finite at epoch {epoch}, step {step}; "
-            "try a lower --learning_rate",
+            f"{run.stage.name}: loss or weights are not finite at epoch {epoch}, step {step} "
+            f"(learning rate {rate:.4g}{last}); try a lower --learning_rate",
         )
     record: dict[str, Any] = {
         "stage": run.stage.name,

@@ -31,15 +31,15 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
     """
     path = next(iter(files.values()))
     if cell.learner == "SupCon":
-        encoder = _plain_names(_part(files["encoder"], "model"))
+        encoder = _plain_names(path, _part(path, "model"))
         state = {name: tensor for name, tensor in encoder.items() if not name.startswith("head.")}
         projection = {name: tensor for name, tensor in encoder.items() if name.startswith("head.")}
-        state |= _plain_names(_part(files["head"], "head"))
+        state |= _plain_names(files["head"], _part(files["head"], "head"))
     else:
-        state, projection = _plain_names(_load(path)), {}
-    architecture = _architecture(path, state)
-    model = _fit(path, state, architecture)
-    weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**architecture))}
+        state, projection = _plain_names(path, _load(path)), {}
+    told = architecture(path, state)
+    model = _fit(path, state, told)
+    weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**told))}
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     total = sum(weight.numel() for weight in weights.values())
     config = cell._asdict() | {
@@ -48,14 +48,14 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
         "dataset": None,  # not told
         "train_images": None,
         "limit": None,
-        "n_classes": architecture["n_classes"],
-        "model_depth": architecture["depth"],
-        "widen_factor": architecture["widen_factor"],
-        "dropout": architecture["dropout"],
+        "n_classes": told["n_classes"],
+        "model_depth": told["depth"],
+        "widen_factor": told["widen_factor"],
+        "dropout": told["dropout"],
     }
     contents = {
         "network_id": network_id,
-        "architecture": architecture,
+        "architecture": told,
         "model": model,
         "masks": {name: weight != 0 for name, weight in weights.items()} if cell.sparsity else {},
         "projection": projection,
@@ -81,24 +81,31 @@ def _load(path: Path) -> dict[str, Any]:
 def _part(path: Path, key: str) -> dict[str, Any]:
     contents = _load(path)
     if not isinstance(contents.get(key), dict):
-        raise Failure(EXIT_CHECKPOINT, f"{path}: has no {key!r}, but {sorted(contents)[:3]}")
+        raise Failure(
+            EXIT_CHECKPOINT, f"{path}: has no {key!r}, but {sorted(map(str, contents))[:3]}"
+        )
     return contents[key]
 
 
-def _plain_names(state: dict[str, Any]) -> State:
+def _plain_names(path: Path, state: dict[str, Any]) -> State:
     """Without wrappers' prefixes, and with torch's pruning pairs folded into plain weights."""
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise Failure(EXIT_CHECKPOINT, f"{path}: holds more than names and weights")
     plain = {_WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
     for name in [name for name in plain if name.endswith("_orig")]:
         stem = name.removesuffix("_orig")
-        if f"{stem}_mask" in plain:
-            plain[stem] = plain.pop(name) * plain.pop(f"{stem}_mask")
+        mask = plain.pop(f"{stem}_mask", None)
+        if mask is not None and mask.shape == plain[name].shape:
+            plain[stem] = plain.pop(name) * mask
     return plain
 
 
-def _architecture(path: Path, state: State) -> dict[str, Any]:
+def architecture(path: Path, state: State) -> dict[str, Any]:
+    """What a network with these weights is. Raises Failure(EXIT_CHECKPOINT) where they are none's:
+    sizes that are in the file are never believed before the weights are seen to have them."""
     blocks = {name.split(".")[2] for name in state if name.startswith("block1.layer.")}
     try:
-        return {
+        told = {
             "depth": 6 * len(blocks) + 4,
             "widen_factor": len(state["block1.layer.0.conv1.weight"]) // 16,
             "n_classes": len(state["fc.weight"]),
@@ -106,6 +113,9 @@ def _architecture(path: Path, state: State) -> dict[str, Any]:
         }
     except (KeyError, TypeError) as error:
         raise Failure(EXIT_CHECKPOINT, f"{path}: has no parameter {error}") from error
+    if not blocks or not told["widen_factor"]:
+        raise Failure(EXIT_CHECKPOINT, f"{path}: its weights are no Wide ResNet's")
+    return told
 
 
 def _fit(path: Path, state: State, architecture: dict[str, Any]) -> State:

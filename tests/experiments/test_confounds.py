@@ -134,7 +134,7 @@ def test_networks_of_two_recipes_are_no_population(study_copy: Study) -> None:
     finetune = (*FINETUNING[:-2], "--pruning_percentages", "0.5")
     flags = (*STUDY, *finetune, "--models_number", "1", "--index_start", "2")
     assert run_here(study_copy.folder, "sup_pruning_finetune.py", *flags).code == 0
-    three = (*STUDY, "--models_number", "3", "--pruning_methods", "global")
+    three = (*STUDY, "--models_number", "3", "--pruning_methods", "global", "--allow_missing")
     for script in ("sup_pie_kmodels_detection.py", "sup_prediction_depth.py"):
         done = run_here(study_copy.folder, script, *three)
         assert done.code == 4

@@ -117,18 +117,6 @@ def test_an_interrupted_training_equals_an_uninterrupted_one_bit_for_bit(
     assert epochs_logged(stopped, GMP[learner]) == epochs_logged(whole, GMP[learner])
 
 
-def test_a_killed_training_starts_again(tmp_path: Path) -> None:
-    """SIGKILL leaves no time to save; the lock dies with the process, and nothing is torn."""
-    process = start(tmp_path, *TRAIN["supervised"], *ONE)
-    wait_for(lambda: len(epochs_logged(tmp_path, GMP["supervised"])) > 0, process)
-    process.kill()
-    process.communicate()
-    assert not list((tmp_path / "models" / "digits").glob("*.pt"))  # hidden ones included
-    done = run_here(tmp_path, *TRAIN["supervised"], *ONE)
-    assert (done.code, done.stderr) == (0, "")
-    assert stored(tmp_path, "supervised")[0]["results"]["sparsity_reached"] > 0.89
-
-
 SHORT = (*TRAIN["supervised"], "--epochs", "3", *ONE)
 
 
@@ -155,34 +143,6 @@ def stopped(tmp_path: Path) -> Path:
 def test_a_state_is_continued(stopped: Path) -> None:
     assert run_here(stopped, *SHORT).code == 0
     assert len(epochs_logged(stopped, GMP["supervised"])) == 3
-
-
-@pytest.mark.parametrize(
-    "flags", [("--learning_rate", "0.2"), ("--epochs", "2"), ("--seed", "1"), ("--limit", "90")]
-)
-def test_a_state_of_another_recipe_is_not_continued(
-    flags: tuple[str, ...], stopped: Path, tmp_path: Path
-) -> None:
-    fresh = tmp_path / "fresh"
-    fresh.mkdir()
-    for cwd in (stopped, fresh):
-        assert run_here(cwd, *SHORT, *flags).code == 0
-    assert_bit_equal(stored(stopped, "supervised"), stored(fresh, "supervised"))
-
-
-@pytest.mark.parametrize("length", [0, 1000, -1])
-def test_a_damaged_state_costs_only_the_time(length: int, stopped: Path, tmp_path: Path) -> None:
-    state = paths.training_state(stopped / "models" / "digits", GMP["supervised"], 0)
-    state.write_bytes(state.read_bytes()[:length])
-    done = run_here(stopped, *SHORT)
-    assert done.code == 0
-    assert state.name in done.stdout + done.stderr
-    assert len(epochs_logged(stopped, GMP["supervised"])) == 1 + 3  # all of it again
-    assert not state.exists()
-    fresh = tmp_path / "fresh"
-    fresh.mkdir()
-    assert run_here(fresh, *SHORT).code == 0
-    assert_bit_equal(stored(stopped, "supervised"), stored(fresh, "supervised"))
 
 
 def test_a_network_does_not_depend_on_who_trains_it_or_beside_whom(tmp_path: Path) -> None:
@@ -218,18 +178,3 @@ def test_a_network_that_another_process_works_on_is_left_to_it(tmp_path: Path) -
     assert run_here(tmp_path, *command).code == 0
     assert [trainings_of(tmp_path, i) for i in range(3)] == [1, 1, 1]
     assert paths.networks_present(models) == {GMP["supervised"]: {0, 1, 2}}
-
-
-def test_two_processes_share_a_population_and_train_no_network_twice(tmp_path: Path) -> None:
-    command = (*TRAIN["supervised"], "--models_number", "3")
-    first = start(tmp_path, *command)
-    wait_for(lambda: trainings_of(tmp_path, 0) == 1, first)
-    second = run_here(tmp_path, *command)
-    stdout, stderr = first.communicate(timeout=120)
-    assert first.returncode in (0, 8), stdout + stderr
-    assert second.code in (0, 8), second.stderr
-    assert [trainings_of(tmp_path, i) for i in range(3)] == [1, 1, 1]
-    models = tmp_path / "models" / "digits"
-    assert paths.networks_present(models) == {GMP["supervised"]: {0, 1, 2}}
-    assert run_here(tmp_path, *command).code == 0
-    assert [trainings_of(tmp_path, i) for i in range(3)] == [1, 1, 1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import os
 import pickle
 import shutil
@@ -213,9 +212,7 @@ DAMAGES = ("empty", "cut in half", "last byte gone", "one bit", "zeros", "noise"
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-@pytest.mark.parametrize(
-    "script", ["sup_training.py", "sup_pie_kmodels_detection.py", "sup_prediction_depth.py"]
-)
+@pytest.mark.parametrize("script", ["sup_pie_kmodels_detection.py", "sup_prediction_depth.py"])
 def test_a_damaged_network_is_named_and_kept(how: str, script: str, study_copy: Study) -> None:
     path = study_copy.models / NETWORK
     damage(path, how)
@@ -289,16 +286,6 @@ def test_a_hostile_network_is_refused_and_runs_nothing(
         path.write_bytes(pickle.dumps(canary))
     refused(run_here(study_copy.folder, *DETECT), 4, NETWORK)
     assert not (tmp_path / "canary").exists()
-
-
-def test_a_hostile_cache_is_made_again_and_runs_nothing(study_copy: Study, tmp_path: Path) -> None:
-    cache = study_copy.pies / "supervised" / "predictions" / "supervised_dense_s0.00_id00.npz"
-    array = np.array([Canary(tmp_path / "canary")], dtype=object)
-    np.savez(cache, labels=array, allow_pickle=True)
-    summary = (study_copy.pies / "summary.csv").read_bytes()
-    assert run_here(study_copy.folder, *study_copy.commands["supervised"][4]).code == 0
-    assert not (tmp_path / "canary").exists()
-    assert (study_copy.pies / "summary.csv").read_bytes() == summary
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(study_copy: Study) -> None:
@@ -483,35 +470,6 @@ def test_a_folder_that_may_only_be_read(flag: str, tmp_path: Path) -> None:
     if os.access(folder, os.W_OK):
         pytest.skip("this user may write anywhere")
     refused(run_here(tmp_path, *TRAIN, flag, "mine"), 7, "mine")
-
-
-def test_a_disk_that_fills_up_leaves_the_old_network(
-    study_copy: Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(stored: object, path: Path) -> None:
-        Path(path).write_bytes(b"half of it")
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    before = files(study_copy.models)
-    monkeypatch.setattr(torch, "save", full)
-    done = run_here(study_copy.folder, *TRAIN, "--overwrite")
-    refused(done, 7, "No space left on device")
-    assert files(study_copy.models) == before
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB")], ids=repr
-)
-def test_too_little_memory_names_the_flag_that_helps(
-    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from common.learning import loop
-
-    def failing(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(loop, "_step", failing)
-    refused(run_here(tmp_path, *TRAIN), 6, "--batch_size")
 
 
 # Only asking

@@ -686,7 +686,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_is_located(
     assert failure.value.code == EXIT_NON_FINITE
     message = str(failure.value)
     assert f"epoch {bad_step // 3}," in message
-    assert f"step {bad_step};" in message
+    assert f"step {bad_step} (" in message
     assert "--learning_rate" in message
     assert "\n" not in message
     assert len(calls) == 3 * (bad_step // 3 + 1)  # not beyond its epoch
@@ -705,7 +705,7 @@ def test_a_diverging_training_ends(data: Dataset) -> None:
         fit(make_stage(network, loss=loss, learning_rate=1e30, epochs=4), network, data)
     first = next(i for i, value in enumerate(values) if not math.isfinite(value))
     assert failure.value.code == EXIT_NON_FINITE
-    assert f"step {first};" in str(failure.value)
+    assert f"step {first} (" in str(failure.value)
 
 
 # Interruptions

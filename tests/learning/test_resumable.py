@@ -296,7 +296,7 @@ def test_a_damaged_state_is_not_continued(
     contents = path.read_bytes()
     path.write_bytes(contents[: int(share * len(contents))])
     assert_same(train(tmp_path, data, config), whole["supervised"])
-    assert str(path) in capsys.readouterr().out
+    assert str(path) in capsys.readouterr().err
 
 
 def test_a_state_with_one_changed_bit_is_not_continued(

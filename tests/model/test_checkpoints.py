@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from common import paths
+from common.learning import pruning
 from common.model import checkpoints, wide_resnet
 from common.model.checkpoints import Checkpoint
 from common.paths import Cell
@@ -35,6 +36,8 @@ def make_modules(cell: Cell, seed: int = 0) -> Modules:
     network = wide_resnet.build(10, 1, 10, 0.0, seed).train()
     with torch.no_grad():  # batch norm sees some images
         network(torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(seed)))
+    weights = wide_resnet.prunable(network)
+    pruning.apply_masks(pruning.magnitude_masks(weights, cell.sparsity), weights)
     modules: Modules = {"network": network.eval()}
     if cell.learner == "SupCon":
         modules["projection"] = wide_resnet.build_projection(64, "mlp", seed)
@@ -42,15 +45,12 @@ def make_modules(cell: Cell, seed: int = 0) -> Modules:
 
 
 def make_masks(network: nn.Module) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return {
-        name: torch.rand(weight.shape, generator=generator) > 0.9
-        for name, weight in wide_resnet.prunable(network).items()
-    }
+    return {name: weight != 0 for name, weight in wide_resnet.prunable(network).items()}
 
 
 def make_config(cell: Cell, **changes: Any) -> dict[str, Any]:
     config = {"model_depth": 10, "widen_factor": 1, "dropout": 0.0, "seed": 3, "begin_step": None}
+    config["n_classes"] = 10
     return cell._asdict() | config | changes
 
 
@@ -214,7 +214,8 @@ def test_the_digest_is_that_of_the_contents(tmp_path: Path) -> None:
     assert load(tmp_path / "b", SUPERVISED).digest == digest
     with torch.no_grad():
         changed = copy.deepcopy(modules)
-        changed["network"].block2.layer[0].conv1.weight[3, 2, 1, 1] *= 1 + 2**-23
+        weight = changed["network"].block2.layer[0].conv1.weight
+        weight[weight == weight.max()] *= 1 + 2**-23
     save(tmp_path / "c", SUPERVISED, modules=changed)
     save(tmp_path / "d", SUPERVISED, modules=modules, seed=4)
     save(tmp_path / "e", SUPERVISED, 4, modules=modules)
@@ -530,7 +531,7 @@ def test_a_write_that_fails_leaves_the_previous_file_and_no_other(
     before = path.read_bytes()
     contents = {"model": {"weight": torch.arange(100_000.0)}}
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", broken_save)
+        patch.setattr(checkpoints, "_dump", broken_save)
         with pytest.raises((OSError, Failure)):
             checkpoints.write(path, contents)
     assert path.read_bytes() == before
@@ -571,15 +572,15 @@ def test_a_second_file_that_cannot_be_written_does_not_cost_the_previous_network
     save(tmp_path, SUPCON)
     digest = load(tmp_path, SUPCON).digest
     calls: list[Path] = []
-    real_save = torch.save
+    real_dump = checkpoints._dump
 
     def second_fails(contents: Any, path: Path) -> None:
         calls.append(path)
         if len(calls) == 2:
             full_disk(contents, path)
-        real_save(contents, path)
+        real_dump(contents, path)
 
-    monkeypatch.setattr(torch, "save", second_fails)
+    monkeypatch.setattr(checkpoints, "_dump", second_fails)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, SUPCON, modules=make_modules(SUPCON, seed=1))
     assert load(tmp_path, SUPCON).digest == digest

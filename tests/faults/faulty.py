@@ -1,0 +1,180 @@
+"""Run scripts in forked children of a process that has imported torch, with faults put into them.
+
+A fault says where, at which call, and what: `Fault("common.learning.loop:_step", 7, "SIGTERM")`.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import multiprocessing
+import os
+import pkgutil
+import runpy
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import URLError
+
+from running import ROOT, Result
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["torch", "torchvision.datasets", "matplotlib.figure", "scipy.stats", "sklearn.datasets",
+     "sklearn.model_selection", "faulty"]
+)  # fmt: skip
+DEADLINE = 120  # seconds: a run that takes longer hangs
+
+
+class Fault(NamedTuple):
+    """What happens at call `n` (counted from 1; 0: at every call) of `module:name`."""
+
+    target: str
+    n: int
+    action: str
+
+
+SAVE_OFTEN = Fault("common.learning.loop:SECONDS_BETWEEN_SAVES", 0, "= -1")
+
+
+class Child:
+    """A script that runs, and what it says."""
+
+    def __init__(self, cwd: Path, command: tuple[str, ...], *faults: Fault):
+        cwd.mkdir(parents=True, exist_ok=True)
+        self.said = [
+            cwd.parent / f"{cwd.name}.{name}.{time.monotonic_ns()}" for name in ("out", "err")
+        ]
+        arguments = (str(cwd), command, faults, [str(path) for path in self.said])
+        self.process = CONTEXT.Process(target=_main, args=arguments)
+        self.process.start()
+
+    def ended(self, timeout: float = DEADLINE) -> Result:
+        """How it ended; a signal that ended it is a negative code."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError("it hangs")
+        out, err = (path.read_text() if path.exists() else "" for path in self.said)
+        return Result(self.process.exitcode, out, err)
+
+    def kill(self, after: float) -> Result:
+        """SIGKILL after so many seconds, if it has not ended by then."""
+        self.process.join(after)
+        self.process.kill()
+        return self.ended()
+
+
+def run(cwd: Path, command: tuple[str, ...], *faults: Fault) -> Result:
+    """Run a script to its end."""
+    return Child(cwd, command, *faults).ended()
+
+
+def _main(cwd: str, command: tuple[str, ...], faults: tuple[Fault, ...], said: list[str]) -> None:
+    os.chdir(cwd)
+    for descriptor, path in zip((1, 2), said, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    import torch
+
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(ROOT))
+    script, *flags = command
+    sys.argv = [str(ROOT / script), *flags]
+    for fault in faults:
+        inject(*fault)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def inject(target: str, n: int, action: str) -> None:
+    """Replace a function, or with `= value` a constant, by one that has the fault."""
+    module, _, name = target.partition(":")
+    if name == "cifar":
+        _serve_cifar(*action.split(" "))
+        return
+    importlib.import_module(module)
+    parent, _, last = name.rpartition(".")
+    owner = pkgutil.resolve_name(f"{module}:{parent}")
+    if action.startswith("= "):
+        setattr(owner, last, float(action[2:]))
+        return
+    real, calls = getattr(owner, last), 0
+
+    @functools.wraps(real)
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if n not in (0, calls):
+            return real(*args, **kwargs)
+        return act(action, lambda: real(*args, **kwargs), args)
+
+    setattr(owner, last, faulty)
+
+
+def act(action: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+    """Do what a fault does, before, after or in place of the call."""
+    import torch
+
+    if action.startswith("SIG"):  # before the call; `SIGINT SIGINT`: twice
+        for name in action.split():
+            os.kill(os.getpid(), getattr(signal, name))
+    elif action == "then SIGKILL":
+        call()
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "half, then SIGKILL":
+        call()
+        written = args[-1]
+        os.truncate(written, written.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "full disk":  # a real one: every write to this device fails
+        args[-1].symlink_to("/dev/full")
+    elif action == "NaN":
+        return call() * torch.nan
+    elif action == "inf gradient":
+        args[0].param_groups[0]["params"][0].grad[:] = torch.inf
+    elif action == "not drawn":
+        raise ValueError("a bug in a figure")
+    elif hasattr(errno, action):
+        raise OSError(getattr(errno, action), os.strerror(getattr(errno, action)), "somewhere")
+    else:
+        raise {
+            "MemoryError": MemoryError(),
+            "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            "CPU": RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+            ),
+        }[action]
+    return call()
+
+
+def _serve_cifar(archive: str, md5s: str, log: str) -> None:
+    """A CIFAR-10 of another size, downloaded from a file; extractions are counted in a log."""
+    import torchvision.datasets.utils as utils
+    from torchvision.datasets import CIFAR10
+
+    whole, *batches = md5s.split(",")
+    CIFAR10.tgz_md5 = whole
+    names = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
+    pairs = [[name, md5] for name, md5 in zip(names, batches, strict=False)]
+    CIFAR10.train_list, CIFAR10.test_list = pairs[:5], pairs[5:]
+    CIFAR10.meta = CIFAR10.meta | {"md5": batches[-1]}
+    extract = utils.extract_archive
+
+    def download(url: str, path: str) -> None:
+        if not Path(archive).exists():
+            raise URLError("no route to host")
+        shutil.copy(archive, path)
+
+    utils._get_redirect_url = lambda url, max_hops: url
+    utils._urlretrieve = download
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with Path(log).open("a") as file:
+            file.write("extracted\n")
+        return extract(*args, **kwargs)
+
+    utils.extract_archive = counted
