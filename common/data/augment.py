@@ -81,7 +81,7 @@ def apply(images: Tensor, parameters: Parameters) -> Tensor:
         images = _jitter(images, parameters.factors, parameters.orders, parameters.jittered)
     if parameters.grey is not None:
         rows = _rows(parameters.grey, images)
-        images[rows] = grayscale(images[rows]).expand_as(images[rows])
+        images[rows] = grayscale(images[rows]).expand(-1, images.shape[1], -1, -1)
     return images
 
 
@@ -158,24 +158,24 @@ def grayscale(images: Tensor) -> Tensor:
     return sum(w * images[:, c, None] for c, w in enumerate(GREY_WEIGHTS))
 
 
-def _blend(images: Tensor, others: Tensor | float, factors: Tensor) -> Tensor:
-    factors = factors[:, None, None, None]
-    return (factors * images + (1 - factors) * others).clamp(0, 1)
-
-
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
     """Mix with black; factors [B]."""
-    return _blend(images, 0.0, factors)
+    return (images * factors[:, None, None, None]).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
     """Mix with the mean grey of the whole image; factors [B]."""
-    return _blend(images, grayscale(images).mean((1, 2, 3), keepdim=True), factors)
+    return _mix(images, grayscale(images).mean((1, 2, 3), keepdim=True), factors)
 
 
 def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
     """Mix with the grey image; factors [B]."""
-    return _blend(images, grayscale(images), factors)
+    return _mix(images, grayscale(images), factors)
+
+
+def _mix(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
+    factors = factors[:, None, None, None]
+    return (factors * images).add_((1 - factors) * others).clamp_(0, 1)
 
 
 def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
@@ -184,15 +184,13 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     In HSV a channel is V - V·S·clamp(min(k, 4 - k), 0, 1) with k = (n + 6·hue) mod 6 and
     n = 5, 3, 1 for red, green, blue (the closed form of the usual six cases).
     """
-    value, brightest = images.max(1)
+    value = images.amax(1)
     chroma = value - images.amin(1)
     red, green, blue = images.unbind(1)
-    safe = torch.where(chroma > 0, chroma, 1.0)
-    sextant = torch.where(
-        brightest == 0,
-        (green - blue) / safe,
-        torch.where(brightest == 1, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    sextant = sextant + 6 * shifts[:, None, None]
-    k = torch.stack([torch.remainder(n + sextant, 6) for n in (5, 3, 1)], dim=1)
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+    # of the channels that are brightest the first one counts, as in the usual cases
+    sextant = torch.where(green == value, 2 * chroma + blue - red, 4 * chroma + red - green)
+    sextant = torch.where(red == value, green - blue, sextant)
+    sextant = sextant / torch.where(chroma > 0, chroma, 1) + 6 * shifts[:, None, None]
+    k = torch.stack([n + sextant for n in (5, 3, 1)], dim=1).remainder_(6)
+    k = torch.minimum(k, 4 - k).clamp_(0, 1)
+    return torch.addcmul(value[:, None], chroma[:, None], k, value=-1)

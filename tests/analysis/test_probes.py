@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from common.analysis import probes
 from common.analysis.probes import (
-    QUERIES_AT_ONCE,
     knn_predict,
     prediction_depth,
     released_depth,
@@ -108,13 +108,27 @@ def test_distances_do_not_cancel_far_from_the_origin(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_more_queries_than_go_at_once(device: str) -> None:
-    bank, queries = points(9, 30, 2), points(10, QUERIES_AT_ONCE + 7, 2)
+def test_more_queries_than_go_at_once(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "DISTANCES_AT_ONCE", 500)
+    bank, queries = points(9, 30, 2), points(10, 37, 2)
     labels = np.random.default_rng(11).integers(3, size=30)
     found = knn_predict(
         torch.from_numpy(bank).to(device), labels, torch.from_numpy(queries).to(device), 5, 3
     )
     assert found.tolist() == naive_knn(bank, labels, queries, 5)
+
+
+@pytest.mark.parametrize("n_bank", [1, 2, 63, 64, 65, 128, 200, 1000])
+@pytest.mark.parametrize("k", [1, 2, 3, 30, 64, 65, 200])
+def test_the_nearest_are_those_of_an_exhaustive_search(n_bank: int, k: int) -> None:
+    """More and fewer neighbours than blocks of the bank, and blocks that are not full."""
+    if k > n_bank:
+        return
+    bank, queries = points(n_bank, n_bank, 6), points(k, 20, 6)
+    distance = ((queries[:, None] - bank[None]) ** 2).sum(axis=2)
+    expected = np.sort(np.argsort(distance, axis=1)[:, :k], axis=1)
+    found = probes._neighbours(torch.from_numpy(bank), torch.from_numpy(queries), k)
+    assert np.array_equal(found.sort(dim=1).values.numpy(), expected)
 
 
 def test_an_image_of_the_bank_is_its_own_neighbour() -> None:

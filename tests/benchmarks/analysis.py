@@ -31,7 +31,7 @@ def run(bench: Bench) -> dict[str, Any]:
     n = 256 if quick else 2048
     shown = {"work": n, "unit": "images/s", "n": n, "check": same_labels}
     bench.compare("forward, fp32", forward, goal=2 if gpu else 1.6, **shown)
-    n = 64 if quick else 256
+    n = 64 if quick else 384
     sweep = {"n": n, "check": same_pies}
     bench.compare(f"PIE sweep, {N_CELLS} cells", pie_sweep, goal=5 if gpu else 3, **sweep)
     n = 1_000 if quick else 10_000
@@ -47,7 +47,7 @@ def run(bench: Bench) -> dict[str, Any]:
             check=nearly_all_equal,
             **{"n_bank": n_bank, "n_queries": n_queries, "width": width},
         )
-    n_bank, n_queries = (512, 128) if quick else (4_000, 800)
+    n_bank, n_queries = (512, 128) if quick else (2_000, 400)
     sizes = {"n_bank": n_bank, "n_queries": n_queries, "check": nearly_all_equal}
     bench.compare("prediction depth, one cell", depth, goal=50 if gpu else 2.5, n_cells=1, **sizes)
     if not quick:  # the released way takes 12 times that of one cell
@@ -56,7 +56,7 @@ def run(bench: Bench) -> dict[str, Any]:
             depth,
             goal=100 if gpu else 5,
             n_cells=N_CELLS,
-            **{"n_bank": 1_000, "n_queries": 200, "check": nearly_all_equal},
+            **{"n_bank": 500, "n_queries": 100, "check": nearly_all_equal},
         )
     return {}
 
