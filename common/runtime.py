@@ -188,8 +188,9 @@ def reuse_memory() -> None:
         return
     mallopt = ctypes.CDLL(None).mallopt
     mmap_threshold, trim_threshold = -3, -1  # their numbers in malloc.h
-    mallopt(mmap_threshold, REUSED_UP_TO)
-    mallopt(trim_threshold, 2**31 - 1)
+    # before glibc 2.35, 32 MB was the highest; without it the other one would only do harm
+    if mallopt(mmap_threshold, REUSED_UP_TO) or mallopt(mmap_threshold, 32 * 2**20):
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def pick_precision(asked: str, device: torch.device) -> str:

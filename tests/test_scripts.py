@@ -141,3 +141,18 @@ def test_setup_refuses_what_it_does_not_know(tree: Path, argument: str) -> None:
     assert done.stderr.count("\n") == 1
     assert argument in done.stderr
     assert "--demo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("common, common.options, common.paths, common.runtime", "torch numpy matplotlib umap"),
+        ("common.learning.methods, common.model.checkpoints", "matplotlib umap sklearn"),
+        ("common.analysis.pie, common.analysis.q_score", "torch matplotlib umap"),
+        ("common.experiments.pie_detection, common.experiments.prediction_depth", "umap numba"),
+    ],
+)
+def test_nothing_is_imported_that_is_not_needed(modules: str, unwanted: str) -> None:
+    """UMAP takes seconds, torch too: --help and wrong flags answer at once."""
+    script = f"import {modules}, sys; print(*set('{unwanted}'.split()) & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True) == "\n"

@@ -86,9 +86,18 @@ def check_complete(
 def describe(
     args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int
 ) -> dict[str, Any]:
-    """`checkpoints.describe` of a network that is there. Raises Failure(EXIT_CHECKPOINT) if it
-    learned from other images than those of `data` (which also normalise the test images), or has
-    another architecture than was asked for."""
+    """`checkpoints.describe` of a network that is there; each is read only once in a run. Raises
+    Failure(EXIT_CHECKPOINT) if it learned from other images than those of `data` (which also
+    normalise the test images), or has another architecture than was asked for."""
+    described = vars(args).setdefault("described", {})
+    if (cell, network_id) not in described:
+        described[cell, network_id] = _describe(args, data, cell, network_id)
+    return described[cell, network_id]
+
+
+def _describe(
+    args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int
+) -> dict[str, Any]:
     found = checkpoints.describe(args.models, cell, network_id)
     path = list(paths.checkpoints(args.models, cell, network_id).values())[-1]
     if found is None:
@@ -247,6 +256,9 @@ def cached(
     if stored is not None and not args.overwrite and str(stored.get("key")) == key:
         return stored
     checkpoint = checkpoints.load(args.models, cell, network_id, data.test.images.device)
+    if checkpoint.digest != network["digest"]:
+        message = f"{cell} id {network_id}: replaced by another process; run again"
+        raise Failure(EXIT_CHECKPOINT, message)
     with runtime.memory_for("--batch_size", args.batch_size):
         made = compute(checkpoint.network) | {"key": np.array(key)}
     arrays.save(path, made)

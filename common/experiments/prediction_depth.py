@@ -85,7 +85,7 @@ def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arra
         ]
         return {"probe_labels": np.stack(predicted).astype(np.int16)}
 
-    key = f"knn {args.knn} bank {args.pd_bank}"
+    key = f"exact knn {args.knn} bank {args.pd_bank}"
     if args.pd_bank == "augmented":  # drawn batch by batch
         key += f" seed {args.seed} batch {args.batch_size}"
     found = []

@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,25 +269,7 @@ def _projection(path: Path, state: dict[str, Tensor] | None) -> ProjectionHead |
 
 def describe(models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None:
     """A network's `config`, `results`, `versions` and `digest` without building it; None as
-    `read_parts`. Analyses ask for it again and again: files that did not change in the meantime
-    are not read and verified again."""
-    files = list(paths.checkpoints(models, cell, network_id).values())
-    files.append(paths.previous(files[0]))
-    stats = [path.stat() if path.exists() else None for path in files]
-    if stats[0] is None:  # perhaps a network of the released code
-        return _describe(models, cell, network_id)
-    seen = tuple(stat and (stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
-    return _describe_unchanged(models.resolve(), cell, network_id, seen)
-
-
-@cache
-def _describe_unchanged(
-    models: Path, cell: Cell, network_id: int, seen: tuple[tuple[int, int, int] | None, ...]
-) -> dict[str, Any] | None:
-    return _describe(models, cell, network_id)
-
-
-def _describe(models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None:
+    `read_parts`."""
     parts = read_parts(models, cell, network_id)
     if parts is None:
         return None

@@ -131,6 +131,24 @@ def test_the_nearest_are_those_of_an_exhaustive_search(n_bank: int, k: int) -> N
     assert np.array_equal(found.sort(dim=1).values.numpy(), expected)
 
 
+@pytest.mark.parametrize("radius", [1e-1, 1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("device", DEVICES)
+def test_neighbours_in_tight_clusters_are_exact(device: str, radius: float) -> None:
+    """Products of vectors of length 1 err by more than such distances differ."""
+    centres = np.eye(16, dtype=np.float32)[:2]
+    bank, queries = (
+        (centres[np.arange(n) % 2] + radius * points(seed, n, 16)).astype(np.float32)
+        for seed, n in ((1, 500), (2, 40))
+    )
+    # the distances that float32 inputs have, without rounding any further
+    distance = ((queries[:, None].astype(float) - bank[None].astype(float)) ** 2).sum(axis=2)
+    found = probes._neighbours(
+        torch.from_numpy(bank).to(device), torch.from_numpy(queries).to(device), 5
+    )
+    reached = np.take_along_axis(distance, found.cpu().numpy(), axis=1).max(axis=1)
+    assert reached == pytest.approx(np.sort(distance, axis=1)[:, 4], rel=1e-5)
+
+
 def test_an_image_of_the_bank_is_its_own_neighbour() -> None:
     bank = points(12, 40, 5)
     labels = np.random.default_rng(13).integers(10, size=40)

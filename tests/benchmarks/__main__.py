@@ -48,7 +48,7 @@ def main() -> int:
     for row in bench.rows:
         print(measuring.format_row(row))
     if {"training", "analysis"} <= found.keys():
-        found["study_hours"] = study.hours(bench.rows)
+        found["study_hours"] = study.hours(bench.rows, runtime.pick_precision("auto", device))
         runtime.write_text(args.output, json.dumps(found, indent=1))
         print(f"the whole study on CIFAR-10 would take, in hours: {found['study_hours']}")
     print(f"written to {args.output}")

@@ -134,6 +134,7 @@ class Bench:
             "highest": max(ratios),
             "goal": goal,
             "pairs": len(ratios),
+            "options": options,
         }
         self.rows.append(row)
         print(format_row(row), flush=True)
@@ -164,12 +165,14 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
 
 
 def run_script(folder: Path, *command: str) -> tuple[float, float]:
-    """Run a script of the project in `folder`; its wall time in s and its peak memory in MB."""
+    """Run a script of the project, or `-c` a text, in `folder`; its wall time in s and its peak
+    memory in MB."""
     started = time.perf_counter()
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / command[0]), *command[1:]],
+            [sys.executable, *_python_arguments(command)],
             cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -178,6 +181,10 @@ def run_script(folder: Path, *command: str) -> tuple[float, float]:
     if process.returncode != 0:
         raise RuntimeError(f"{command}: {(folder / 'output.txt').read_text()[-500:]}")
     return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def _python_arguments(command: tuple[str, ...]) -> tuple[str, ...]:
+    return command if command[0] == "-c" else (str(ROOT / command[0]), *command[1:])
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -152,21 +152,19 @@ def predict(
 
 def q_score(embeddings: np.ndarray) -> np.ndarray:
     """Q-, Z-Scores and L1 norms [3,N], one image after the other."""
-    scores = np.empty((3, 0))
+    scores = []
     for embedding in embeddings:
         h = embedding / np.linalg.norm(embedding)
         z = (np.max(h) - np.mean(h)) / np.std(h)
         l1 = np.sum(np.abs(h))
-        scores = np.append(scores, [[z / l1], [z], [l1]], axis=1)
-    return scores
+        scores.append([z / l1, z, l1])
+    return np.array(scores).T
 
 
 def modal_labels(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """The most frequent label [N] of labels [K,N], one image after the other."""
-    modal = np.empty(0, dtype=np.int64)
-    for i in range(labels.shape[1]):
-        modal = np.append(modal, np.bincount(labels[:, i], minlength=n_classes).argmax())
-    return modal
+    votes = (np.bincount(column, minlength=n_classes) for column in labels.T)
+    return np.array([vote.argmax() for vote in votes])
 
 
 def pies_of_cell(
@@ -200,11 +198,12 @@ def knn_predict(
 
 @torch.no_grad()
 def probes(network: WideResNet, images: DataLoader, device: torch.device) -> list[np.ndarray]:
-    """Probe embeddings L x [N,D_l], in arrays that grow batch by batch."""
+    """Probe embeddings L x [N,D_l], in arrays that grow batch by batch; last the logits."""
     network.eval()
     layers: list[np.ndarray] = []
     for (batch,), _ in images:
-        new = [probe.cpu().numpy() for probe in network(batch.to(device), probes=True).probes]
+        output = network(batch.to(device), probes=True)
+        new = [probe.cpu().numpy() for probe in (*output.probes, output.logits)]
         layers = [np.vstack(pair) for pair in zip(layers, new, strict=True)] if layers else new
     return layers
 
@@ -214,12 +213,12 @@ def prediction_depth(
 ) -> np.ndarray:
     """Depth [N] of one network for its own predictions, with a probe at every layer."""
     bank_labels = train.dataset.labels
-    banks, queries = probes(network, train, device), probes(network, test, device)
+    *banks, _ = probes(network, train, device)
+    *queries, logits = probes(network, test, device)
     answers = [
         knn_predict(bank, bank_labels, asked, k) for bank, asked in zip(banks, queries, strict=True)
     ]
-    predicted = predict(network, test, device)[0]
-    return np.array(list(_depths(np.stack(answers), predicted)))
+    return np.array(list(_depths(np.stack(answers), logits.argmax(axis=1))))
 
 
 def _depths(answers: np.ndarray, predicted: np.ndarray) -> Iterator[int]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from common import paths
-from common.analysis import pie, predictions
+from common.analysis import pie, predictions, probes
 from common.model import wide_resnet
 from tests.benchmarks.analysis import first
 from tests.benchmarks.measuring import ROOT, Bench, Settings, fit_line, run_script
@@ -80,18 +81,35 @@ def by_networks(folder: Path, flags: tuple[str, ...], sizes: list[int]) -> dict[
     return found
 
 
+COUNT_PASSES = """
+import runpy, sys
+from pathlib import Path
+from common.model import evaluation
+real, passes = evaluation.outputs, 0
+def outputs(*arguments, **more):
+    global passes
+    passes += 1
+    return real(*arguments, **more)
+evaluation.outputs = outputs
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    Path("passes").write_text(str(passes))
+"""
+
+
 def by_cells(folder: Path, flags: tuple[str, ...], sizes: list[int]) -> dict[str, Any]:
     """Seconds of the analysis of C cells of four networks each, and how many networks were run
-    over the test images: K·(C+1)."""
+    over the test images, which must be K·(C+1)."""
     seconds, passes = [], []
     for c in sizes:
         pies = folder / f"cells_{c}"
         cells = ",".join(f"0.{i}" for i in range(1, c + 1))
         more = ("--models_number", "4", "--pies_dir", str(pies), "--pruning_percentages", cells)
-        taken, _ = run_script(folder, ANALYSES[0], *flags, *more)
+        taken, _ = run_script(folder, "-c", COUNT_PASSES, str(ROOT / ANALYSES[0]), *flags, *more)
         seconds.append(taken)
-        kept = paths.predictions(pies / "digits", paths.dense_cell("supervised"), 0).parent
-        passes.append(len(list(kept.glob("*.npz"))))
+        passes.append(int((folder / "passes").read_text()))
     expected = [4 * (c + 1) for c in sizes]
     assert passes == expected, f"{passes} networks were run, not {expected}"
     return {"sizes": sizes, "seconds": seconds, "passes": passes, "fit": fit_line(sizes, seconds)}
@@ -104,6 +122,10 @@ def by_images(settings: Settings) -> dict[str, Any]:
     data = load(settings, max(sizes))
     networks = [wide_resnet.build(10, 1, 10, 0.0, 0, i).to(settings.device) for i in range(2)]
     cell = paths.dense_cell("supervised")
+    draws = torch.Generator().manual_seed(0)
+    bank, points = (
+        torch.randn(max(sizes), 64, generator=draws).to(settings.device) for _ in range(2)
+    )
     seconds = []
     for n in sizes:
         times = []
@@ -112,6 +134,7 @@ def by_images(settings: Settings) -> dict[str, Any]:
             predicted = [predictions.predict(net, first(data, n), 256) for net in networks]
             labels = predictions.stack(cell, [0, 1], predicted).labels
             pie.find_pies(labels[:1], labels[1:], 10)
+            probes.knn_predict(bank, data.train.labels.cpu().numpy(), points[:n], 30, 10)
             times.append(time.perf_counter() - started)
         seconds.append(float(np.median(times)))
     found = {"sizes": sizes, "seconds": seconds, "fit": fit_line(sizes, seconds)}
@@ -122,6 +145,7 @@ KNN_MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np
+import torch
 import torch
 from common.analysis import probes
 n, device = int(sys.argv[1]), torch.device(sys.argv[2])

@@ -24,19 +24,22 @@ def images() -> dict[str, int]:
     return {"contrastive": contrastive, "supervised": supervised, "forward": forward}
 
 
-def hours(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Hours on this device by part, at the rates of the released ways and of ours; what is not
-    counted (k-NN, files, figures) is small beside it."""
+def hours(rows: list[dict[str, Any]], precision: str) -> dict[str, dict[str, float]]:
+    """Hours on this device by part, at the rates of the released ways and of ours with this
+    precision. Not
+    counted: the augmentation of a classifier's views, k-NN, files, figures."""
     rates = {row["stage"]: row for row in rows}
-    stages = {
-        "contrastive": "SupCon step with its data",
-        "supervised": "supervised step with its data",
-        "forward": "forward, fp32",
-    }
     found = {}
     for side in ("released", "ours"):
-        parts = {part: images()[part] / rates[stage][side] / 3600 for part, stage in stages.items()}
-        found[side] = {
-            part: round(h, 1) for part, h in (parts | {"all": sum(parts.values())}).items()
+
+        def seconds(part: str, stage: str, side: str = side) -> float:
+            return images()[part] / rates[stage][side]
+
+        parts = {
+            "contrastive": seconds("contrastive", f"SupCon step with its data, {precision}"),
+            "supervised": seconds("supervised", f"supervised step with its data, {precision}"),
+            "forward": seconds("forward", "forward, fp32"),
         }
+        parts["all"] = sum(parts.values())
+        found[side] = {part: round(value / 3600, 1) for part, value in parts.items()}
     return found

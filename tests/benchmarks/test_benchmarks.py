@@ -1,0 +1,93 @@
+"""The benchmarks run, and both sides of each find the same; how fast they are is no test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.benchmarks import analysis, measuring, study, training
+from tests.benchmarks.measuring import Bench, Settings
+
+SETTINGS = Settings(-1, quick=True, dataset="digits")
+
+
+@pytest.mark.parametrize(
+    ("factory", "check", "options"),
+    [
+        (analysis.forward, analysis.same_labels, {"n": 40}),
+        (analysis.scores, analysis.close, {"n": 100}),
+        (analysis.neighbours, analysis.all_equal, {"n_bank": 300, "n_queries": 50, "width": 16}),
+        (analysis.depth, analysis.all_equal, {"n_bank": 64, "n_queries": 20, "n_cells": 1}),
+    ],
+)
+def test_both_sides_find_the_same(
+    factory: Callable[..., Any], check: Callable[..., None], options: dict[str, int]
+) -> None:
+    check(*(factory(side, SETTINGS, **options)() for side in ("released", "ours")))
+
+
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        (training.augmentation, {"n": 8}),
+        (training.contrastive, {"n": 8, "precision": "fp32", "end_to_end": True}),
+        (training.supervised, {"precision": "fp32"}),
+    ],
+)
+def test_both_sides_train(factory: Callable[..., Any], options: dict[str, Any]) -> None:
+    for side in ("released", "ours"):
+        factory(side, SETTINGS, **options)()
+
+
+def test_a_comparison_keeps_the_median_of_the_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of neighbouring times, whichever side's process they come from."""
+    seconds = {"released": iter([4.0, 6.0, 8.0]), "ours": iter([2.0, 1.0, 1.0])}
+
+    class Side:
+        def __init__(self, name: str, settings: Settings):
+            self.name = name
+
+        def prepare(self, factory: Any, options: Any) -> str:
+            return self.name
+
+        def seconds(self) -> float:
+            return next(seconds[self.name])
+
+    monkeypatch.setattr(measuring, "Side", Side)
+    bench = Bench(SETTINGS, pairs=3)
+    seen = []
+    bench.compare(
+        "stage", lambda: None, goal=5, released_times=10, check=lambda a, b: seen.append((a, b))
+    )
+    (row,) = bench.rows
+    assert seen == [("released", "ours")]
+    assert (row["ratio"], row["lowest"], row["highest"]) == (60, 20, 80)
+    assert (row["released"], row["ours"]) == (60, 1)
+
+
+def test_a_line_is_fitted() -> None:
+    fit = measuring.fit_line([1, 2, 4, 8], [5, 7, 11, 19])
+    assert fit == pytest.approx({"slope": 2, "intercept": 3, "r_squared": 1})
+
+
+def test_the_hours_of_the_study_follow_from_the_rates() -> None:
+    stages = ("SupCon step with its data, fp32", "supervised step with its data, fp32")
+    rows = [
+        {"stage": stage, "released": 100.0, "ours": 1000.0} for stage in (*stages, "forward, fp32")
+    ]
+    hours = study.hours(rows, "fp32")
+    assert hours["released"]["contrastive"] == pytest.approx(
+        30 * 11 * 500 * 2 * 50_000 / 100 / 3600, rel=1e-3
+    )
+    assert hours["ours"]["all"] == pytest.approx(hours["released"]["all"] / 10, rel=1e-3)
+
+
+def test_a_check_notices_what_differs() -> None:
+    labels = torch.tensor([0, 1, 1]).numpy()
+    with pytest.raises(AssertionError):
+        analysis.all_equal(labels, labels[::-1])
+    with pytest.raises(AssertionError, match="nothing"):
+        analysis.all_equal(labels[1:], labels[1:])
