@@ -6,6 +6,7 @@ Nothing heavy is imported at the top, so that a wrong flag is refused before tor
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -100,7 +101,7 @@ def main(script: Callable[[], int]) -> int:
     except OSError as error:
         return _report(EXIT_WRITE, f"{error.filename or 'input/output'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         cause = _first_line(error)
         return _report(EXIT_MEMORY, f"out of memory: {cause}; use a smaller --batch_size")
@@ -120,13 +121,21 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     # The CPU allocator raises a bare RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         "DefaultCPUAllocator" in str(error)
     )
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether reading failed for want of memory or a disk that answers, which says nothing about
+    the file. A file that is cut gives EINVAL, a folder in its place EISDIR."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL, errno.EISDIR)
+    return is_out_of_memory(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -140,7 +149,7 @@ def memory_for(flag: str, size: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise Failure(
             EXIT_MEMORY,

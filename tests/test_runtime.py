@@ -106,6 +106,29 @@ def test_memory_that_torch_cannot_get_is_out_of_memory(capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (PermissionError(errno.EACCES, "Permission denied"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(errno.EINVAL, "Invalid argument"), False),  # of a file that is cut
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), False),
+        (OSError("torn"), False),
+        (EOFError(), False),
+        (RuntimeError("PytorchStreamReader failed"), False),
+    ],
+    ids=repr,
+)
+def test_trouble_with_memory_or_disk_says_nothing_about_a_file(
+    error: BaseException, trouble: bool
+) -> None:
+    assert runtime.is_trouble(error) == trouble
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug")])
 def test_a_bug_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error), match="a bug"):

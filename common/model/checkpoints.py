@@ -30,6 +30,7 @@ from common.runtime import (
     EXIT_NON_FINITE,
     Damaged,
     Failure,
+    is_trouble,
     replace_file,
     replace_files,
 )
@@ -343,9 +344,9 @@ def read(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise Failure(EXIT_CHECKPOINT, f"{path}: missing") from error
-    except (MemoryError, PermissionError):
-        raise
     except Exception as error:  # a damaged file raises one of a dozen kinds
+        if is_trouble(error):
+            raise
         raise Damaged(path, "damaged, or not a checkpoint of this project", remedy) from error
     if not isinstance(contents, dict) or not isinstance(contents.get("digest"), str):
         raise Damaged(path, "not a checkpoint of this project", remedy)

@@ -492,6 +492,18 @@ def target_not_writable(what: str, *, place: Place) -> None:
     assert not (place.folder / "logs").exists()
 
 
+@fault("F22", "a network or array that cannot be read now", "exit 7 or 6; nothing is set aside",
+       ("EIO", "ESTALE", "EMFILE", "ENOMEM", "CPU"))  # fmt: skip
+def cannot_be_read_now(error: str, *, copy: Place) -> None:
+    """Unlike a damaged file, a good one of days of work is not made again."""
+    copy.watch()
+    before, code = copy.files(), 6 if error == "CPU" else 7
+    refused(copy.run(*SUP, *TWO, faults=(Fault("torch:load", 0, error),)), code)
+    refused(copy.run(*DETECT, faults=(Fault("numpy:load", 0, error),)), code)
+    assert copy.files() == before
+    assert not list(copy.folder.rglob("*.corrupt"))
+
+
 # Trouble in a training
 
 
