@@ -165,6 +165,24 @@ def killed_while_replacing_a_pair(when: str, *, copy: Place) -> None:
     assert (copy.files() == before) == (seed == 0)
 
 
+@fault("F6", "as before, and the copy of the old encoder is damaged",
+       "nobody needs it beside a whole pair; beside half a pair it is kept as .corrupt",
+       ("then SIGKILL", "SIGKILL"))  # fmt: skip
+def copy_of_an_encoder_damaged(when: str, *, copy: Place) -> None:
+    before = copy.files()
+    pair = paths.checkpoints(copy.models, paths.dense_cell("SupCon"), 0)
+    old = paths.previous(pair["encoder"])
+    command = (*CLR, *ONE, "--overwrite", "--seed", "1")
+    assert copy.run(*command, faults=(Fault(REPLACE, 3, when),)).code == KILLED
+    truncate(old, 0.5)
+    done = copy.run(*CLR, *ONE, *(("--seed", "1") if when == "then SIGKILL" else ()))
+    assert done.code == 0, done.stderr
+    assert done.stderr.count(f"{old.name}.corrupt") == done.stderr.count("\n")
+    assert old.with_name(f"{old.name}.corrupt").exists() == (when == "SIGKILL")
+    assert not old.exists()
+    assert (copy.files() == before) == (when == "SIGKILL")
+
+
 # Signals
 
 
@@ -252,6 +270,20 @@ def half_of_a_pair_cut(part: str, *, copy: Place) -> None:
     assert done.stderr.count("\n") == 2
     assert all(path.with_name(f"{path.name}.corrupt").exists() for path in pair.values())
     assert copy.files() == whole
+
+
+@fault("F13", "a network of the cell cut that nobody asked for", "named, left alone, not counted")
+def another_network_cut(*, copy: Place) -> None:
+    """Its cell's summary is made without it, and the cells after it are made as well."""
+    path = copy.models / NETWORK
+    truncate(path, 0.5)
+    damaged = path.read_bytes()
+    done = copy.run(*SUP, *ONE)
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert NETWORK in done.stderr
+    assert path.read_bytes() == damaged
+    assert n_models(copy, DENSE, "sparsity_reached") == {"1"}
 
 
 @fault("F13", "newest state cut to 0 … 99.9 %", "the one before is continued", SHARES, 2)
