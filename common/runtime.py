@@ -70,14 +70,18 @@ def stop_requested() -> int | None:
 
 
 def _remember_signal(signum: int, _frame: object) -> None:
+    """Schedulers send a signal twice, or another one after it; who presses Ctrl-C after a first
+    request wants to leave at once (files in place stay intact)."""
     global _stop_signal
-    if _stop_signal is not None:  # asked twice: leave at once, files in place stay intact
-        os._exit(EXIT_SIGNALS[signal.Signals(signum)])
-    _stop_signal = signum
+    if _stop_signal is None:
+        _stop_signal = signum
+    elif signum == signal.SIGINT:
+        os._exit(EXIT_SIGNALS[signal.SIGINT])
 
 
 def stop_at_safe_point() -> None:
-    """From now on a signal waits until `stop_requested` is asked (training saves, then leaves)."""
+    """From now on a signal waits until `stop_requested` is asked (training saves, then leaves);
+    only a SIGINT that follows another signal does not."""
     for signum in EXIT_SIGNALS:
         signal.signal(signum, _remember_signal)
 
@@ -298,9 +302,18 @@ def orphans(written: Iterable[Path]) -> list[Path]:
 
 
 def set_aside(damaged: Path, reason: str, aside: Path) -> None:
-    """Rename a damaged file rather than overwrite it, and say so in one line on stderr."""
-    damaged.replace(aside)
-    print(f"{damaged}: {reason}; kept as {aside.name}, and made again", file=sys.stderr)
+    """Rename a damaged file rather than overwrite it, and say so in one line on stderr. Where
+    files may only be read it stays; one that another process has renamed already is no error."""
+    try:
+        damaged.replace(aside)
+        done = f"kept as {aside.name}"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        done = f"not renamed ({error.strerror})"
+    print(one_line(f"{damaged}: {reason}; {done}"), file=sys.stderr)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ Arrays = dict[str, np.ndarray]
 
 def load(path: Path) -> Arrays | None:
     """The arrays of a file; None if it is missing or damaged (numpy checks its checksums): then it
-    is set aside, so that it can be made again."""
+    is set aside, where it may be."""
     try:
         return _read(path)
     except FileNotFoundError:

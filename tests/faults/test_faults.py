@@ -196,8 +196,9 @@ def asked_to_end(*, place: Place, whole: Whole) -> None:
     assert place.files() == whole(*TRAIN)
 
 
-@fault("F8", "SIGINT once or twice", "130 after saving, or at once with the old files whole",
-       ("SIGINT", "SIGINT SIGINT"))  # fmt: skip
+@fault("F8", "SIGINT once, or after another signal",
+       "130 after saving, or at once with the old files whole",
+       ("SIGINT", "SIGINT SIGINT", "SIGTERM SIGINT"))  # fmt: skip
 def interrupted(signals: str, *, copy: Place) -> None:
     before = copy.files()
     copy.watch()
@@ -206,6 +207,17 @@ def interrupted(signals: str, *, copy: Place) -> None:
     assert done.code == 130
     assert (resumable.read_state(copy.models, GMP, 0) is not None) == (signals == "SIGINT")
     assert copy.files() == before
+
+
+@fault("F8", "SIGTERM twice, or after SIGUSR1, as schedulers do", "saved once, exit code of the "
+       "first", ("SIGTERM SIGTERM", "SIGUSR1 SIGTERM", "SIGINT SIGTERM"))  # fmt: skip
+def asked_again(signals: str, *, place: Place, whole: Whole) -> None:
+    done = place.run(*TRAIN, faults=(Fault(STEP, 7, signals),))
+    first = signals.split()[0]
+    refused(done, {"SIGTERM": 143, "SIGUSR1": 75, "SIGINT": 130}[first], first)
+    assert state_of(place)["loop"]["step"] == 7
+    place.finish(*TRAIN)
+    assert place.files() == whole(*TRAIN)
 
 
 @fault("F9", "SIGUSR1, as Slurm sends it", "saved, exit 75, continued exactly")
@@ -222,6 +234,15 @@ def asked_to_end_while_saving(n: int, *, place: Place, whole: Whole) -> None:
     done = place.run(*TRAIN, faults=(SAVE_OFTEN, Fault(DUMP, n, "SIGTERM")))
     assert done.code == 143
     assert state_of(place)["loop"]["step"] == 5 * n
+    place.finish(*TRAIN)
+    assert place.files() == whole(*TRAIN)
+
+
+@fault("F10", "SIGTERM again while the state for the first is saved", "the save completes, 143")
+def asked_again_while_saving(*, place: Place, whole: Whole) -> None:
+    done = place.run(*TRAIN, faults=(Fault(STEP, 7, "SIGTERM"), Fault(DUMP, 1, "SIGTERM")))
+    assert done.code == 143
+    assert state_of(place)["loop"]["step"] == 7
     place.finish(*TRAIN)
     assert place.files() == whole(*TRAIN)
 
