@@ -58,16 +58,16 @@ def _check(place: Place) -> None:
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
     """The files that a command makes if nothing disturbs it."""
-    made: dict[tuple[str, ...], dict[str, bytes]] = {}
+    made: dict[tuple[Any, ...], dict[str, bytes]] = {}
 
-    def whole(*command: str, start: Path | None = None) -> dict[str, bytes]:
-        if command not in made:
-            place = Place(tmp_path_factory.mktemp("whole") / "work")
+    def whole(*command: str, start: Path | None = None, threads: int = 1) -> dict[str, bytes]:
+        if (command, threads) not in made:
+            place = Place(tmp_path_factory.mktemp("whole") / "work", threads)
             if start is not None:
                 shutil.copytree(start, place.folder)
             assert place.run(*command).code == 0
-            made[command] = place.files()
-        return made[command]
+            made[command, threads] = place.files()
+        return made[command, threads]
 
     return whole
 

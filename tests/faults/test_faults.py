@@ -863,14 +863,19 @@ def analysis_killed(where: str, *, copy: Place) -> None:
 # Continuing otherwise
 
 
-@fault("F38", "another torch on continuing", "continued; said in one line and in the log")
-def other_versions(*, place: Place, whole: Whole) -> None:
+BEFORE = {"torch": "2.11.0", "device": "H100", "CUDA": "11.8", "threads": "64"}
+
+
+@fault("F38", "another torch, device, CUDA or number of threads on continuing",
+       "continued; said in one line and in the log", (*BEFORE,))  # fmt: skip
+def other_versions(what: str, *, place: Place, whole: Whole) -> None:
     path = stopped(place)
-    rewrite(path, lambda state: state["versions"].update(torch="2.11.0"))
+    now = state_of(place)["versions"][what]
+    rewrite(path, lambda state: state["versions"].update({what: BEFORE[what]}))
     done = place.finish(*TRAIN)
     assert done.stderr.count("\n") == 1
-    assert f"torch {torch.__version__}, begun under" in done.stderr
-    assert "torch 2.11.0: the result may differ in the last bits" in done.stderr
+    assert f"continued under {what} {now}, begun under {what} {BEFORE[what]}: " in done.stderr
+    assert "the result may differ in the last bits" in done.stderr
     assert json.loads(_log(place)[-4])  # the log stays whole
     assert any("begun_under" in json.loads(line) for line in _log(place))
     assert place.files() == whole(*TRAIN)
