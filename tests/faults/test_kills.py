@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from faulty import SAVE_OFTEN, Child
 from places import CLR, FINETUNE, ONE, PRUNED, SUP, TWO, Place
-from rows import Row
+from rows import Row, json_path
+from running import ROOT
 
 KILLS = int(os.environ.get("FAULT_KILLS", "9"))
 IN_A_ROW = 3  # so many kills before a training may end
@@ -65,6 +66,12 @@ def test_killed_at_random_instants_the_final_files_are_the_same(
         assert place.files() == expected
         counts["kills_bit_exact"] += killed
         left -= killed
+
+
+def test_only_the_full_run_writes_its_counts_beside_the_readme() -> None:
+    assert json_path(True, None) == ROOT / "faults.json"
+    assert json_path(False, None) is None
+    assert json_path(False, "here.json") == json_path(True, "here.json") == Path("here.json")
 
 
 def kill_some_times(
