@@ -6,6 +6,7 @@ Nothing heavy is imported at the top, so that a wrong flag is refused before tor
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -69,14 +70,18 @@ def stop_requested() -> int | None:
 
 
 def _remember_signal(signum: int, _frame: object) -> None:
+    """Schedulers send a signal twice, or another one after it; who presses Ctrl-C after a first
+    request wants to leave at once (files in place stay intact)."""
     global _stop_signal
-    if _stop_signal is not None:  # asked twice: leave at once, files in place stay intact
-        os._exit(EXIT_SIGNALS[signal.Signals(signum)])
-    _stop_signal = signum
+    if _stop_signal is None:
+        _stop_signal = signum
+    elif signum == signal.SIGINT:
+        os._exit(EXIT_SIGNALS[signal.SIGINT])
 
 
 def stop_at_safe_point() -> None:
-    """From now on a signal waits until `stop_requested` is asked (training saves, then leaves)."""
+    """From now on a signal waits until `stop_requested` is asked (training saves, then leaves);
+    only a SIGINT that follows another signal does not."""
     for signum in EXIT_SIGNALS:
         signal.signal(signum, _remember_signal)
 
@@ -100,7 +105,7 @@ def main(script: Callable[[], int]) -> int:
     except OSError as error:
         return _report(EXIT_WRITE, f"{error.filename or 'input/output'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         cause = _first_line(error)
         return _report(EXIT_MEMORY, f"out of memory: {cause}; use a smaller --batch_size")
@@ -120,13 +125,21 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     import torch
 
     # The CPU allocator raises a bare RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         "DefaultCPUAllocator" in str(error)
     )
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether reading failed for want of memory or a disk that answers, which says nothing about
+    the file. A file that is cut gives EINVAL, a folder in its place EISDIR."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL, errno.EISDIR)
+    return is_out_of_memory(error)
 
 
 def _first_line(error: BaseException) -> str:
@@ -140,7 +153,7 @@ def memory_for(flag: str, size: int) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise Failure(
             EXIT_MEMORY,
@@ -290,9 +303,18 @@ def orphans(written: Iterable[Path]) -> list[Path]:
 
 
 def set_aside(damaged: Path, reason: str, aside: Path) -> None:
-    """Rename a damaged file rather than overwrite it, and say so in one line on stderr."""
-    damaged.replace(aside)
-    print(f"{damaged}: {reason}; kept as {aside.name}, and made again", file=sys.stderr)
+    """Rename a damaged file rather than overwrite it, and say so in one line on stderr. Where
+    files may only be read it stays; one that another process has renamed already is no error."""
+    try:
+        damaged.replace(aside)
+        done = f"kept as {aside.name}"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        done = f"not renamed ({error.strerror})"
+    print(one_line(f"{damaged}: {reason}; {done}"), file=sys.stderr)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from running import ROOT, contents
 
 from common import runtime
+from common.data import arrays
 from common.runtime import Failure, Interrupted
 
 keys = st.lists(st.integers(-(2**40), 2**40) | st.text(max_size=8), min_size=1, max_size=4)
@@ -104,6 +105,29 @@ def test_memory_that_torch_cannot_get_is_out_of_memory(capsys: pytest.CaptureFix
 
     assert runtime.main(script) == 6
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (PermissionError(errno.EACCES, "Permission denied"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (OSError(errno.EINVAL, "Invalid argument"), False),  # of a file that is cut
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), False),
+        (OSError("torn"), False),
+        (EOFError(), False),
+        (RuntimeError("PytorchStreamReader failed"), False),
+    ],
+    ids=repr,
+)
+def test_trouble_with_memory_or_disk_says_nothing_about_a_file(
+    error: BaseException, trouble: bool
+) -> None:
+    assert runtime.is_trouble(error) == trouble
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug")])
@@ -191,10 +215,16 @@ def test_a_process_that_is_signalled_reaches_its_safe_point(signum: signal.Signa
     assert "again" in stderr  # what to do: run the same command again
 
 
-def test_a_second_signal_does_not_wait() -> None:
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_only_ctrl_c_after_a_first_signal_does_not_wait(first: signal.Signals) -> None:
+    """Schedulers send theirs twice, or one after the other."""
     process = child("--slow")
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, first)
     assert process.stdout.readline() == "safe point\n"
+    for signum in (signal.SIGTERM, signal.SIGUSR1):
+        os.kill(process.pid, signum)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=50)
     assert process.returncode == 130
@@ -383,6 +413,39 @@ def test_check_writable_notices_a_full_disk(
     with pytest.raises(Failure, match="No space left on device") as refused:
         runtime.check_writable(tmp_path)
     assert refused.value.code == 7
+
+
+def test_a_damaged_file_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, aside = tmp_path / "a\n.npz", tmp_path / "a.corrupt"
+    path.write_text("torn")
+    runtime.set_aside(path, "damaged", aside)
+    assert aside.read_text() == "torn"
+    assert not path.exists()
+    shown = capsys.readouterr().err
+    assert shown.endswith("damaged; kept as a.corrupt\n")
+    assert shown.count("\n") == 1
+
+
+def test_a_damaged_file_that_another_process_set_aside_is_no_error(tmp_path: Path) -> None:
+    runtime.set_aside(tmp_path / "gone", "damaged", tmp_path / "gone.corrupt")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_who_may_only_read_leaves_a_damaged_file_and_goes_on(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(code, os.strerror(code), str(self))
+
+    path = tmp_path / "a.npz"
+    path.write_text("torn")
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert arrays.load(path) is None
+    assert path.read_text() == "torn"
+    shown = capsys.readouterr().err
+    assert f"not renamed ({os.strerror(code)})" in shown
+    assert shown.count("\n") == 1
 
 
 def test_a_log_has_one_json_line_a_record(tmp_path: Path) -> None:

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from common import paths
-from common.runtime import replace_file, set_aside
+from common.runtime import is_trouble, replace_file, set_aside
 
 Arrays = dict[str, np.ndarray]
 
 
 def load(path: Path) -> Arrays | None:
     """The arrays of a file; None if it is missing or damaged (numpy checks its checksums): then it
-    is set aside, so that it can be made again."""
+    is set aside, where it may be."""
     try:
         return _read(path)
     except FileNotFoundError:
         return None
-    except (MemoryError, PermissionError):
-        raise
     except Exception as error:  # a damaged archive raises one of a dozen kinds
+        if is_trouble(error):
+            raise
         set_aside(path, f"damaged ({type(error).__name__})", paths.corrupt(path))
         return None
 

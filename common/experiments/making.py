@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,7 @@ def _clear_the_way(models: Path, cell: Cell, network_id: int) -> None:
     for orphan in runtime.orphans([*stored_in, paths.previous(stored_in[0]), state]):
         orphan.unlink(missing_ok=True)
     try:
+        checkpoints.settle(models, cell, network_id)
         checkpoints.read_parts(models, cell, network_id)
     except Damaged as damaged:
         for path in stored_in:
@@ -231,10 +233,16 @@ def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_im
 
 
 def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:
-    """Accuracy and reached sparsity of all networks of the cell, into the summary."""
+    """Accuracy and reached sparsity of all networks of the cell, into the summary. One that nobody
+    asked for here and that cannot be read is named and left out."""
     results = []
     for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
-        if network := checkpoints.describe(args.models, cell, network_id):
+        try:
+            network = checkpoints.describe(args.models, cell, network_id)
+        except Failure as failure:
+            print(runtime.one_line(f"{failure}; not in the summary"), file=sys.stderr)
+            continue
+        if network:
             _forget_if_stale(args, cell, network_id, network["digest"])
             results.append(network["results"])
     results = [result for result in results if result.get("test_images") == data.test.digest]

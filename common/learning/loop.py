@@ -21,7 +21,10 @@ from common.model import evaluation
 from common.model.wide_resnet import WideResNet
 from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 
-SECONDS_BETWEEN_SAVES = 60.0  # saving a state takes some 20 ms, so far less than 1 % of the time
+SECONDS_BETWEEN_SAVES = 60.0  # saving a state takes some 64 ms for a SupCon WRN-16-2
+SECONDS_OF_A_SAVE = (
+    0.6  # where it takes longer, states are rarer: saving stays below 1 % of the time
+)
 EVALUATIONS = 10  # test accuracies along a training: for its curves only, they decide nothing
 
 State = dict[str, Any]
@@ -108,7 +111,7 @@ def fit(
             raise Interrupted(signum)
 
     encoded = list(_encode_ahead(stage, data, bf16, (*seed, stage.name), stop_if_asked))
-    saved_at = time.monotonic()
+    saved_at, pause = time.monotonic(), SECONDS_BETWEEN_SAVES
     epochs = range(run.step // steps_per_epoch, stage.epochs)
     for epoch in tqdm(epochs, desc=stage.name, unit="epoch", leave=False, disable=None):
         order = _order(n_images, data.train.images.device, (*seed, stage.name, "order", epoch))
@@ -126,9 +129,11 @@ def fit(
         run.history.append(_end_epoch(run, network, data, epoch, steps_per_epoch))
         log(run.history[-1])
         _warn_of_collapse(run)
-        if time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES and epoch + 1 < stage.epochs:
+        now = time.monotonic()
+        if now - saved_at > pause and epoch + 1 < stage.epochs:
             save(run.state())
             saved_at = time.monotonic()
+            pause = SECONDS_BETWEEN_SAVES * max(1.0, (saved_at - now) / SECONDS_OF_A_SAVE)
     return run.history
 
 
@@ -198,9 +203,9 @@ def _encode_ahead(
     seed: tuple[int | str, ...],
     stop_if_asked: Callable[[], None],
 ) -> Iterator[Tensor]:
-    """What the frozen part makes of each of the cached views, [N,D] each."""
+    """What the frozen part makes of each of the cached views that epochs take, [N,D] each."""
     batches = torch.arange(len(data.train), device=data.train.images.device)
-    for view in range(stage.cached_views):
+    for view in range(min(stage.cached_views, stage.epochs)):
         encoded = []
         for i, batch in enumerate(batches.split(evaluation.BATCH_SIZE)):
             stop_if_asked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,13 +57,14 @@ def train(
     bf16 = config["precision"] == "bf16"
     for module in modules.values():
         module.to(device, memory_format=torch.channels_last)
+    here = _what_computes(device)
     resume = read_state(models, cell, network_id, _set_aside)
     if resume is not None and resume["config"] != config:
         resume = None
         remove_states(models, cell, network_id)
     history = _restore(resume, modules, masks, device) if resume else []
     begin = {"config": config, "models": str(models), "continued": resume is not None}
-    runtime.append_log(log_path, begin | _versions(resume))
+    runtime.append_log(log_path, begin | _versions(here, resume))
     done = {record["stage"] for record in history}
     for stage in stages:
         if stage.name in done:
@@ -70,9 +72,9 @@ def train(
 
         def save(state: loop.State, finished: History = history) -> None:
             training = {"config": config, "loop": state, "finished": finished, "masks": masks}
-            _write_state(path, network_id, training, modules)
+            _write_state(path, network_id, training | {"versions": here}, modules)
 
-        here = resume["loop"] if resume and resume["loop"]["stage"] == stage.name else None
+        begun = resume["loop"] if resume and resume["loop"]["stage"] == stage.name else None
         flag = "--batch_size_head" if stage.name == "head" else "--batch_size"
         with runtime.memory_for(flag, stage.batch_size):
             history = history + loop.fit(
@@ -82,7 +84,7 @@ def train(
                 (config["seed"], network_id),
                 masks,
                 bf16,
-                resume=here,
+                resume=begun,
                 save=save,
                 log=lambda record: runtime.append_log(log_path, record),
             )
@@ -134,8 +136,7 @@ def _write_state(
     if path.exists():  # at every instant one of the two is whole
         path.replace(paths.previous(path))
     weights = {name: module.state_dict() for name, module in modules.items()}
-    whose = {"network_id": network_id, "versions": checkpoints.versions()}
-    checkpoints.write(path, whose | training | {"modules": weights})
+    checkpoints.write(path, {"network_id": network_id} | training | {"modules": weights})
 
 
 def remove_states(models: Path, cell: Cell, network_id: int) -> None:
@@ -149,12 +150,23 @@ def _set_aside(damaged: Damaged) -> None:
     runtime.set_aside(damaged.path, damaged.reason, paths.corrupt(damaged.path))
 
 
-def _versions(resume: State | None) -> dict[str, dict[str, str]]:
-    """Of what computes now and, if that is another, of what began this training; says so then."""
-    now = checkpoints.versions()
-    if resume is None or resume["versions"] == now:
+def _what_computes(device: torch.device) -> dict[str, str]:
+    """All that sums may be rounded differently under."""
+    is_cuda = device.type == "cuda"
+    return checkpoints.versions() | {
+        "CUDA": str(torch.version.cuda),
+        "device": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _versions(now: dict[str, str], resume: State | None) -> dict[str, dict[str, str]]:
+    """What computes now and, if that is another, what computed this training before; says so."""
+    begun = resume["versions"] if resume else now
+    differing = [key for key in now if begun.get(key) != now[key]]
+    if not differing:
         return {"versions": now}
-    shown = [" and ".join(f"{k} {v}" for k, v in of.items()) for of in (now, resume["versions"])]
+    shown = [" and ".join(f"{key} {of.get(key)}" for key in differing) for of in (now, begun)]
     line = f"continued under {shown[0]}, begun under {shown[1]}"
     print(f"{line}: the result may differ in the last bits", file=sys.stderr)
-    return {"versions": now, "begun_under": resume["versions"]}
+    return {"versions": now, "begun_under": begun}

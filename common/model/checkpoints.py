@@ -30,8 +30,10 @@ from common.runtime import (
     EXIT_NON_FINITE,
     Damaged,
     Failure,
+    is_trouble,
     replace_file,
     replace_files,
+    set_aside,
 )
 
 FORMAT = 1
@@ -118,17 +120,29 @@ def _write_pair(files: dict[str, Path], encoder: dict[str, Any], head: dict[str,
 
 def settle(models: Path, cell: Cell, network_id: int) -> None:
     """If who replaced a SupCon network got no further than its encoder, bring the old encoder back;
-    else remove the copy of it. Only for who holds the network's lock."""
+    else remove the copy of it, which is set aside if it is needed, but damaged. Only for who holds
+    the network's lock. Raises Failure(EXIT_CHECKPOINT) if the network itself is damaged."""
     files = list(paths.checkpoints(models, cell, network_id).values())
     before = paths.previous(files[0])
     if len(files) == 1 or not before.exists():
         return
     if all(path.exists() for path in files):
-        encoder, head = (read(path) for path in files)
-        if head.get("encoder") == read(before)["digest"] != encoder["digest"]:
-            before.replace(files[0])
+        parts = {path: read(path) for path in files}
+        if not _belong_together(parts) and _bring_back(before, files[0], parts[files[1]]):
             return
-    before.unlink()
+    before.unlink(missing_ok=True)
+
+
+def _bring_back(before: Path, encoder: Path, head: dict[str, Any]) -> bool:
+    """Put the copy of an encoder in its place, if the head was trained on it."""
+    try:
+        fits = read(before)["digest"] == head.get("encoder")
+    except Damaged as damaged:
+        set_aside(before, damaged.reason, paths.corrupt(before))
+        return False
+    if fits:
+        before.replace(encoder)
+    return fits
 
 
 def versions() -> dict[str, str]:
@@ -325,9 +339,9 @@ def read(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise Failure(EXIT_CHECKPOINT, f"{path}: missing") from error
-    except (MemoryError, PermissionError):
-        raise
     except Exception as error:  # a damaged file raises one of a dozen kinds
+        if is_trouble(error):
+            raise
         raise Damaged(path, "damaged, or not a checkpoint of this project", remedy) from error
     if not isinstance(contents, dict) or not isinstance(contents.get("digest"), str):
         raise Damaged(path, "not a checkpoint of this project", remedy)

@@ -16,7 +16,7 @@ from common import paths
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
 from common.paths import Cell
-from common.runtime import EXIT_CHECKPOINT, Failure
+from common.runtime import EXIT_CHECKPOINT, Failure, is_trouble
 
 State = dict[str, Tensor]
 # What wraps the names of our parameters: wrappers of torch, and the released modules.
@@ -69,9 +69,9 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
 def _load(path: Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (MemoryError, PermissionError):
-        raise
     except Exception as error:  # a damaged file raises one of a dozen kinds
+        if is_trouble(error):
+            raise
         raise Failure(EXIT_CHECKPOINT, f"{path}: damaged, or not a checkpoint") from error
     if not isinstance(contents, dict):
         raise Failure(EXIT_CHECKPOINT, f"{path}: holds no state dict")

@@ -1,4 +1,4 @@
-"""A small study to put faults into, and the count of what it survived: faults.json."""
+"""A small study to put faults into, and the count of what it survived: faults.json (see rows)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typing import Any
 import pytest
 from faulty import run
 from places import CLR, DETECT, FINETUNE, SUP, TWO, Place
-from running import ROOT
-
-JSON = ROOT / "faults.json"
 
 
 @pytest.fixture(scope="session")
@@ -58,16 +55,16 @@ def _check(place: Place) -> None:
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
     """The files that a command makes if nothing disturbs it."""
-    made: dict[tuple[str, ...], dict[str, bytes]] = {}
+    made: dict[tuple[Any, ...], dict[str, bytes]] = {}
 
-    def whole(*command: str, start: Path | None = None) -> dict[str, bytes]:
-        if command not in made:
-            place = Place(tmp_path_factory.mktemp("whole") / "work")
+    def whole(*command: str, start: Path | None = None, threads: int = 1) -> dict[str, bytes]:
+        if (command, threads) not in made:
+            place = Place(tmp_path_factory.mktemp("whole") / "work", threads)
             if start is not None:
                 shutil.copytree(start, place.folder)
             assert place.run(*command).code == 0
-            made[command] = place.files()
-        return made[command]
+            made[command, threads] = place.files()
+        return made[command, threads]
 
     return whole
 
@@ -108,10 +105,10 @@ def _counted(kind: str) -> tuple[int, int]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The line that says it all, and the file behind it."""
+    """The line that says it all, and the file behind it, if it is wanted (see rows)."""
     if not any(OUTCOMES.values()) and not COUNTS["kills"]:
         return
-    from rows import NOT_APPLICABLE
+    from rows import JSON, NOT_APPLICABLE
 
     survived, tried = _counted("faults")
     refused, given = _counted("bad inputs")
@@ -135,6 +132,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         "runs": runs,
         "not_applicable": NOT_APPLICABLE,
     }
-    JSON.write_text(json.dumps(contents, indent=1) + "\n")
-    terminalreporter.write_line(f"{line}\n{runs} rows and variants; not applicable: "
-                                f"{', '.join(NOT_APPLICABLE)}; {JSON}")  # fmt: skip
+    if JSON:
+        JSON.write_text(json.dumps(contents, indent=1) + "\n")
+    terminalreporter.write_line(
+        f"{line} ({COUNTS['kills_with_a_state']} of the kills when a state was there)\n"
+        f"{runs} rows and variants; not applicable: {', '.join(NOT_APPLICABLE)}; "
+        f"{JSON or 'FAULT_JSON=<path> writes them'}"
+    )

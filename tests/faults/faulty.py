@@ -45,12 +45,12 @@ SAVE_OFTEN = Fault("common.learning.loop:SECONDS_BETWEEN_SAVES", 0, "= -1")
 class Child:
     """A script that runs, and what it says."""
 
-    def __init__(self, cwd: Path, command: tuple[str, ...], *faults: Fault):
+    def __init__(self, cwd: Path, command: tuple[str, ...], *faults: Fault, threads: int = 1):
         cwd.mkdir(parents=True, exist_ok=True)
         self.said = [
             cwd.parent / f"{cwd.name}.{name}.{time.monotonic_ns()}" for name in ("out", "err")
         ]
-        arguments = (str(cwd), command, faults, [str(path) for path in self.said])
+        arguments = (str(cwd), command, faults, [str(path) for path in self.said], threads)
         self.process = CONTEXT.Process(target=_main, args=arguments)
         self.process.start()
 
@@ -70,18 +70,20 @@ class Child:
         return self.ended()
 
 
-def run(cwd: Path, command: tuple[str, ...], *faults: Fault) -> Result:
+def run(cwd: Path, command: tuple[str, ...], *faults: Fault, threads: int = 1) -> Result:
     """Run a script to its end."""
-    return Child(cwd, command, *faults).ended()
+    return Child(cwd, command, *faults, threads=threads).ended()
 
 
-def _main(cwd: str, command: tuple[str, ...], faults: tuple[Fault, ...], said: list[str]) -> None:
+def _main(
+    cwd: str, command: tuple[str, ...], faults: tuple[Fault, ...], said: list[str], threads: int
+) -> None:
     os.chdir(cwd)
     for descriptor, path in zip((1, 2), said, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     sys.path.insert(0, str(ROOT))
     script, *flags = command
     sys.argv = [str(ROOT / script), *flags]

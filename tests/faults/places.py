@@ -60,7 +60,8 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 class Place:
     """A folder in which a user works, and which of its files were good before a fault."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, threads: int = 1):
+        self.threads = threads  # of every command that runs here
         self.folder, self.models = folder, folder / "models" / "digits"
         self.pies = folder / "pies" / "digits"
         self.good: set[str] = set()
@@ -92,7 +93,7 @@ class Place:
         return self.good - self.whole()
 
     def run(self, *command: str, faults: tuple[Fault, ...] = ()) -> Result:
-        return run(self.folder, command, *faults)
+        return run(self.folder, command, *faults, threads=self.threads)
 
     def finish(self, *command: str) -> Result:
         """Run a command to its good end; nothing temporary may stay."""

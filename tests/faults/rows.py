@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from running import ROOT
 
 # Everything; without it a sample of each row, as in CI.
 FULL = int(os.environ.get("FAULT_KILLS", "0")) >= 100
+
+
+def json_path(full: bool, asked: str | None) -> Path | None:
+    """Where the counts go: where one asks for, else those of the full run beside the README."""
+    return Path(asked) if asked else ROOT / "faults.json" if full else None
+
+
+JSON = json_path(FULL, os.environ.get("FAULT_JSON"))
 
 NOT_APPLICABLE = {
     "F11": "nothing here runs under torchrun: a process trains one network at a time",

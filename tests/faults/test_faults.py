@@ -165,6 +165,24 @@ def killed_while_replacing_a_pair(when: str, *, copy: Place) -> None:
     assert (copy.files() == before) == (seed == 0)
 
 
+@fault("F6", "as before, and the copy of the old encoder is damaged",
+       "nobody needs it beside a whole pair; beside half a pair it is kept as .corrupt",
+       ("then SIGKILL", "SIGKILL"))  # fmt: skip
+def copy_of_an_encoder_damaged(when: str, *, copy: Place) -> None:
+    before = copy.files()
+    pair = paths.checkpoints(copy.models, paths.dense_cell("SupCon"), 0)
+    old = paths.previous(pair["encoder"])
+    command = (*CLR, *ONE, "--overwrite", "--seed", "1")
+    assert copy.run(*command, faults=(Fault(REPLACE, 3, when),)).code == KILLED
+    truncate(old, 0.5)
+    done = copy.run(*CLR, *ONE, *(("--seed", "1") if when == "then SIGKILL" else ()))
+    assert done.code == 0, done.stderr
+    assert done.stderr.count(f"{old.name}.corrupt") == done.stderr.count("\n")
+    assert old.with_name(f"{old.name}.corrupt").exists() == (when == "SIGKILL")
+    assert not old.exists()
+    assert (copy.files() == before) == (when == "SIGKILL")
+
+
 # Signals
 
 
@@ -178,8 +196,9 @@ def asked_to_end(*, place: Place, whole: Whole) -> None:
     assert place.files() == whole(*TRAIN)
 
 
-@fault("F8", "SIGINT once or twice", "130 after saving, or at once with the old files whole",
-       ("SIGINT", "SIGINT SIGINT"))  # fmt: skip
+@fault("F8", "SIGINT once, or after another signal",
+       "130 after saving, or at once with the old files whole",
+       ("SIGINT", "SIGINT SIGINT", "SIGTERM SIGINT"))  # fmt: skip
 def interrupted(signals: str, *, copy: Place) -> None:
     before = copy.files()
     copy.watch()
@@ -188,6 +207,17 @@ def interrupted(signals: str, *, copy: Place) -> None:
     assert done.code == 130
     assert (resumable.read_state(copy.models, GMP, 0) is not None) == (signals == "SIGINT")
     assert copy.files() == before
+
+
+@fault("F8", "SIGTERM twice, or after SIGUSR1, as schedulers do", "saved once, exit code of the "
+       "first", ("SIGTERM SIGTERM", "SIGUSR1 SIGTERM", "SIGINT SIGTERM"))  # fmt: skip
+def asked_again(signals: str, *, place: Place, whole: Whole) -> None:
+    done = place.run(*TRAIN, faults=(Fault(STEP, 7, signals),))
+    first = signals.split()[0]
+    refused(done, {"SIGTERM": 143, "SIGUSR1": 75, "SIGINT": 130}[first], first)
+    assert state_of(place)["loop"]["step"] == 7
+    place.finish(*TRAIN)
+    assert place.files() == whole(*TRAIN)
 
 
 @fault("F9", "SIGUSR1, as Slurm sends it", "saved, exit 75, continued exactly")
@@ -204,6 +234,15 @@ def asked_to_end_while_saving(n: int, *, place: Place, whole: Whole) -> None:
     done = place.run(*TRAIN, faults=(SAVE_OFTEN, Fault(DUMP, n, "SIGTERM")))
     assert done.code == 143
     assert state_of(place)["loop"]["step"] == 5 * n
+    place.finish(*TRAIN)
+    assert place.files() == whole(*TRAIN)
+
+
+@fault("F10", "SIGTERM again while the state for the first is saved", "the save completes, 143")
+def asked_again_while_saving(*, place: Place, whole: Whole) -> None:
+    done = place.run(*TRAIN, faults=(Fault(STEP, 7, "SIGTERM"), Fault(DUMP, 1, "SIGTERM")))
+    assert done.code == 143
+    assert state_of(place)["loop"]["step"] == 7
     place.finish(*TRAIN)
     assert place.files() == whole(*TRAIN)
 
@@ -252,6 +291,20 @@ def half_of_a_pair_cut(part: str, *, copy: Place) -> None:
     assert done.stderr.count("\n") == 2
     assert all(path.with_name(f"{path.name}.corrupt").exists() for path in pair.values())
     assert copy.files() == whole
+
+
+@fault("F13", "a network of the cell cut that nobody asked for", "named, left alone, not counted")
+def another_network_cut(*, copy: Place) -> None:
+    """Its cell's summary is made without it, and the cells after it are made as well."""
+    path = copy.models / NETWORK
+    truncate(path, 0.5)
+    damaged = path.read_bytes()
+    done = copy.run(*SUP, *ONE)
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert NETWORK in done.stderr
+    assert path.read_bytes() == damaged
+    assert n_models(copy, DENSE, "sparsity_reached") == {"1"}
 
 
 @fault("F13", "newest state cut to 0 … 99.9 %", "the one before is continued", SHARES, 2)
@@ -490,6 +543,18 @@ def target_not_writable(what: str, *, place: Place) -> None:
     done = place.run(*TRAIN, *flags, faults=faults)
     refused(done, 7, "Read-only file system" if what == "EROFS" else "file/below")
     assert not (place.folder / "logs").exists()
+
+
+@fault("F22", "a network or array that cannot be read now", "exit 7 or 6; nothing is set aside",
+       ("EIO", "ESTALE", "EMFILE", "ENOMEM", "CPU"))  # fmt: skip
+def cannot_be_read_now(error: str, *, copy: Place) -> None:
+    """Unlike a damaged file, a good one of days of work is not made again."""
+    copy.watch()
+    before, code = copy.files(), 6 if error == "CPU" else 7
+    refused(copy.run(*SUP, *TWO, faults=(Fault("torch:load", 0, error),)), code)
+    refused(copy.run(*DETECT, faults=(Fault("numpy:load", 0, error),)), code)
+    assert copy.files() == before
+    assert not list(copy.folder.rglob("*.corrupt"))
 
 
 # Trouble in a training
@@ -798,14 +863,19 @@ def analysis_killed(where: str, *, copy: Place) -> None:
 # Continuing otherwise
 
 
-@fault("F38", "another torch on continuing", "continued; said in one line and in the log")
-def other_versions(*, place: Place, whole: Whole) -> None:
+BEFORE = {"torch": "2.11.0", "device": "H100", "CUDA": "11.8", "threads": "64"}
+
+
+@fault("F38", "another torch, device, CUDA or number of threads on continuing",
+       "continued; said in one line and in the log", (*BEFORE,))  # fmt: skip
+def other_versions(what: str, *, place: Place, whole: Whole) -> None:
     path = stopped(place)
-    rewrite(path, lambda state: state["versions"].update(torch="2.11.0"))
+    now = state_of(place)["versions"][what]
+    rewrite(path, lambda state: state["versions"].update({what: BEFORE[what]}))
     done = place.finish(*TRAIN)
     assert done.stderr.count("\n") == 1
-    assert f"torch {torch.__version__}, begun under" in done.stderr
-    assert "torch 2.11.0: the result may differ in the last bits" in done.stderr
+    assert f"continued under {what} {now}, begun under {what} {BEFORE[what]}: " in done.stderr
+    assert "the result may differ in the last bits" in done.stderr
     assert json.loads(_log(place)[-4])  # the log stays whole
     assert any("begun_under" in json.loads(line) for line in _log(place))
     assert place.files() == whole(*TRAIN)

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -632,6 +633,18 @@ def test_cached_views_are_taken_in_turn(data: Dataset) -> None:
     assert not torch.equal(epochs[0], epochs[1])
 
 
+def test_no_more_views_are_encoded_than_epochs_take(data: Dataset) -> None:
+    network, seen = new_network(), []
+
+    def frozen(views: Tensor) -> Tensor:
+        seen.append(len(views))
+        return network(views).embedding
+
+    stage = dataclasses.replace(head_stage(network, epochs=2, cached_views=5), frozen=frozen)
+    fit(stage, network, data)
+    assert sum(seen) == 2 * len(data.train)
+
+
 def test_a_stop_is_answered_while_views_are_encoded(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -774,3 +787,22 @@ def test_states_are_not_saved_more_often_than_they_should(data: Dataset) -> None
     network, saved = new_network(), []
     fit(make_stage(network, epochs=4), network, data, save=saved.append)
     assert saved == []  # it took less than a minute
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(0.5, [2, 4, 6, 8]), (2.0, [2, 7])])
+def test_saving_takes_at_most_a_hundredth_of_the_time(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch, seconds: float, epochs: list[int]
+) -> None:
+    """Of epochs of 45 seconds."""
+    clock, network, saved = [0.0], new_network(), []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def pass_time(record: dict[str, Any]) -> None:
+        clock[0] += 45
+
+    def save(state: loop.State) -> None:
+        clock[0] += seconds
+        saved.append(len(state["history"]))
+
+    fit(make_stage(network, epochs=10), network, data, save=save, log=pass_time)
+    assert saved == epochs

@@ -565,6 +565,25 @@ def test_a_new_network_replaces_the_previous_one(tmp_path: Path) -> None:
         assert_equal(dict(stored), dict(other["network"].state_dict()))
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_damaged_copy_of_an_encoder_stops_nothing(
+    tmp_path: Path, half: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a pair that belongs together it is not even read."""
+    save(tmp_path, SUPCON)
+    encoder = paths.checkpoints(tmp_path, SUPCON, 3)["encoder"]
+    before = paths.previous(encoder)
+    before.write_bytes(encoder.read_bytes()[:100])
+    if half:
+        save(tmp_path / "b", SUPCON, modules=make_modules(SUPCON, seed=1))
+        paths.checkpoints(tmp_path / "b", SUPCON, 3)["encoder"].replace(encoder)
+    checkpoints.settle(tmp_path, SUPCON, 3)
+    assert not before.exists()
+    aside = before.with_name(f"{before.name}.corrupt")
+    assert aside.exists() == half
+    assert capsys.readouterr().err.count(aside.name) == half
+
+
 def test_a_second_file_that_cannot_be_written_does_not_cost_the_previous_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
