@@ -49,16 +49,16 @@ def _without_itself(neighbours: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(bank: Tensor, queries: Tensor, k: int) -> Tensor:
-    """Indices [N,k] of the k nearest of bank [M,D].
+    """Indices [N,k] of the k nearest of bank [M,D], in any order.
 
     Selecting, not multiplying, is what takes time. The m nearest lie in the m blocks of the bank
     whose own nearest are nearest: were one elsewhere, m images of these blocks would be nearer. So
-    M/64 minima and then 64 m distances are selected from, in place of M. Matrix products round
-    these distances; of the m candidates, those between coordinates decide.
+    M/64 minima and then 64 m distances are selected from, in place of M.
     """
     n_blocks = -(-len(bank) // BLOCK)
     missing = n_blocks * BLOCK - len(bank)
-    squared = F.pad((bank * bank).sum(1), (0, missing), value=torch.inf)  # never among the nearest
+    norms = (bank * bank).sum(1)
+    squared = F.pad(norms, (0, missing), value=torch.inf)  # never among the nearest
     columns = F.pad(bank, (0, 0, 0, missing)).T
     m = min(k + SPARE, len(bank))
     nearest = []
@@ -69,22 +69,35 @@ def _neighbours(bank: Tensor, queries: Tensor, k: int) -> Tensor:
         candidates = distance.take_along_dim(blocks[:, :, None], dim=1).flatten(1)
         rounded, best = candidates.topk(m, dim=1, largest=False)
         found = blocks.gather(1, best // BLOCK) * BLOCK + best % BLOCK
-        exact, order = (bank[found] - chunk[:, None]).square().sum(2).topk(k, dim=1, largest=False)
-        found = found.gather(1, order)
-        if m < len(bank):
-            norm = (chunk * chunk).sum(1)
-            beyond = rounded[:, -1] + norm - _rounding(bank, norm)  # no other image is nearer
-            unsure = (exact[:, -1] > beyond).nonzero().squeeze(1)
-            found[unsure] = _search_all(bank, chunk[unsure], k)
-        nearest.append(found)
+        if m > k:
+            error = _rounding(bank.shape[1], norms.max(), (chunk * chunk).sum(1))
+            unsure = (rounded[:, k] - rounded[:, k - 1] <= error).nonzero().squeeze(1)
+            found[unsure, :k] = _decide(
+                bank, chunk[unsure], found[unsure], (rounded[:, -1] - error)[unsure], k
+            )
+        nearest.append(found[:, :k])
     return torch.cat(nearest)
 
 
-def _rounding(bank: Tensor, norm: Tensor) -> Tensor:
-    """Twice the largest error [N] of a squared distance |b|² - 2 qb + |q|² in float32: a sum of D
-    products errs by at most D/2^24 of the sum of their sizes (Higham, 2002, section 3.1)."""
-    largest = (bank * bank).sum(1).max().sqrt() + norm.sqrt()
-    return 2 * (bank.shape[1] + 4) * 2.0**-24 * largest**2
+def _rounding(width: int, largest: Tensor, norms: Tensor) -> Tensor:
+    """Twice the largest error [N] of a squared distance |b|² - 2 qb + |q|² in float32, from the
+    largest |b|² and the |q|² [N]: a sum of D products errs by at most D/2^24 of the sum of their
+    sizes (Higham, 2002, section 3.1)."""
+    return 2 * (width + 4) * 2.0**-24 * (largest.sqrt() + norms.sqrt()) ** 2
+
+
+def _decide(bank: Tensor, queries: Tensor, candidates: Tensor, beyond: Tensor, k: int) -> Tensor:
+    """The k nearest [N,k] of the candidates [N,m] by differences of coordinates, which do not
+    cancel; of all of the bank where others, at squared distances of at least `beyond` [N] + |q|²,
+    may be nearer."""
+    exact = (bank[candidates] - queries[:, None]).square().sum(2)
+    exact, order = exact.topk(k, dim=1, largest=False)
+    nearest = candidates.gather(1, order)
+    if candidates.shape[1] < len(bank):
+        limit = beyond + (queries * queries).sum(1)
+        unsure = (exact[:, -1] > limit).nonzero().squeeze(1)
+        nearest[unsure] = _search_all(bank, queries[unsure], k)
+    return nearest
 
 
 def _search_all(bank: Tensor, queries: Tensor, k: int) -> Tensor:
