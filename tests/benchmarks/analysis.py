@@ -31,7 +31,7 @@ def run(bench: Bench) -> dict[str, Any]:
     n = 256 if quick else 2048
     shown = {"work": n, "unit": "images/s", "n": n, "check": same_labels}
     bench.compare("forward, fp32", forward, goal=2 if gpu else 1.6, **shown)
-    n = 64 if quick else 384
+    n = 32 if quick else 384
     sweep = {"n": n, "check": same_pies}
     bench.compare(f"PIE sweep, {N_CELLS} cells", pie_sweep, goal=5 if gpu else 3, **sweep)
     n = 1_000 if quick else 10_000
@@ -47,7 +47,7 @@ def run(bench: Bench) -> dict[str, Any]:
             check=all_equal,
             **{"n_bank": n_bank, "n_queries": n_queries, "width": width},
         )
-    n_bank, n_queries = (512, 128) if quick else (2_000, 400)
+    n_bank, n_queries = (256, 64) if quick else (2_000, 400)
     sizes = {"n_bank": n_bank, "n_queries": n_queries, "check": all_equal}
     name = f"prediction depth, bank {n_bank:,}, one cell"
     bench.compare(name, depth, goal=50 if gpu else 2.5, n_cells=1, **sizes)

@@ -58,7 +58,7 @@ def run(bench: Bench) -> dict[str, Any]:
     quick = bench.settings.quick
     precisions = ["fp32"] + ["bf16"] * measuring.has_bf16(bench.settings.device)
     gpu = bench.settings.cuda_device >= 0
-    n = 256 if quick else 1024  # images of a SupCon batch
+    n = 64 if quick else 1024  # images of a SupCon batch
     goals = {"fp32": 1.5, "bf16": 3.0} if not gpu else {"fp32": 2.0, "bf16": 2.0}
     bench.compare(
         "SupCon augmentation",
