@@ -165,6 +165,7 @@ class _Run:
                     self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
     def state(self) -> State:
+        """What `resume` takes: tensors and plain values only."""
         momentum = [
             self.optimizer.state[parameter].get("momentum_buffer")
             for parameter in self.stage.parameters

@@ -56,10 +56,8 @@ CONFIG: dict[str, Any] = {
 def run(bench: Bench) -> dict[str, Any]:
     """All stages of training; returns the ceilings of the hardware and the profiles of a step."""
     quick = bench.settings.quick
-    precisions = ["fp32"] + ["bf16"] * measuring.has_bf16(bench.settings.device)
     gpu = bench.settings.cuda_device >= 0
     n = 64 if quick else 1024  # images of a SupCon batch
-    goals = {"fp32": 1.5, "bf16": 3.0} if not gpu else {"fp32": 2.0, "bf16": 2.0}
     bench.compare(
         "SupCon augmentation",
         augmentation,
@@ -68,27 +66,12 @@ def run(bench: Bench) -> dict[str, Any]:
         unit="views/s",
         n=256,
     )
-    for precision in precisions:
-        shown = {"work": 2 * n, "unit": "views/s", "n": n, "precision": precision}
-        bench.compare(f"SupCon step, {precision}", contrastive, goal=goals[precision], **shown)
-        bench.compare(
-            f"SupCon step with its data, {precision}",
-            contrastive,
-            end_to_end=True,
-            goal=30 if gpu else 1.05,
-            **shown,
-        )
-    goals = {"fp32": 1.4, "bf16": 2.5} if not gpu else {"fp32": 4.0, "bf16": 4.0}
-    for precision in precisions:
-        shown = {"work": 128, "unit": "images/s", "precision": precision}
-        bench.compare(f"supervised step, {precision}", supervised, goal=goals[precision], **shown)
-        bench.compare(
-            f"supervised step with its data, {precision}",
-            supervised,
-            end_to_end=True,
-            goal=15 if gpu else 1,
-            **shown,
-        )
+    goals = {"fp32": 2.0, "bf16": 2.0} if gpu else {"fp32": 1.5, "bf16": 3.0}
+    shown = {"work": 2 * n, "unit": "views/s", "n": n}
+    compare_steps(bench, "SupCon", contrastive, goals, 30 if gpu else 1.05, **shown)
+    goals = {"fp32": 4.0, "bf16": 4.0} if gpu else {"fp32": 1.4, "bf16": 2.5}
+    shown = {"work": 128, "unit": "images/s"}
+    compare_steps(bench, "supervised", supervised, goals, 15 if gpu else 1, **shown)
     bench.compare(
         "classifier, 100 epochs, 5 views ahead",
         classifier,
@@ -97,6 +80,22 @@ def run(bench: Bench) -> dict[str, Any]:
         n=128 if quick else 512,
     )
     return {"ceilings": ceilings(bench), "profiles": profiles(bench.settings, n=128)}
+
+
+def compare_steps(
+    bench: Bench,
+    name: str,
+    factory: Callable[..., Any],
+    goals: dict[str, float],
+    goal_with_data: float,
+    **shown: Any,
+) -> None:
+    """Steps in each precision of the hardware, without and with the making of their views."""
+    for precision in ["fp32"] + ["bf16"] * measuring.has_bf16(bench.settings.device):
+        shown |= {"precision": precision}
+        bench.compare(f"{name} step, {precision}", factory, goal=goals[precision], **shown)
+        stage = f"{name} step with its data, {precision}"
+        bench.compare(stage, factory, goal=goal_with_data, end_to_end=True, **shown)
 
 
 @cache
@@ -124,29 +123,35 @@ def optimizer_of(*modules: torch.nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=4e-4)
 
 
-def augmentation(side: str, settings: Settings, n: int) -> Callable[[], None]:
-    """Two views of n images."""
+def augmentation(side: str, settings: Settings, n: int) -> Callable[[], list[int]]:
+    """Two views of n images; returns their shape."""
     data = load(settings, n)
     if side == "released":
         loader = released.loader(data, CONTRASTIVE, n, n_views=2)
-        return lambda: released.first_batch(loader, settings.device) and None
+        return lambda: list(released.first_batch(loader, settings.device)[0].shape)
     images = data.train.images.repeat(2, 1, 1, 1)
     steps = count()
 
-    def work() -> None:
+    def work() -> list[int]:
         made = augment.augment(images, CONTRASTIVE, runtime.generator("benchmark", next(steps)))
-        data.normalise(made).contiguous(memory_format=torch.channels_last)
+        views = data.normalise(made).contiguous(memory_format=torch.channels_last)
+        return list(views.shape)
 
     return work
 
 
-def our_step(data: Dataset, stage: Stage, precision: str) -> Callable[[], None]:
-    """A step of the training loop on the first images."""
+def our_step(data: Dataset, stage: Stage, precision: str) -> Callable[[], float]:
+    """A step of the training loop on the first images; returns the mean loss so far."""
     step = count()
     run = loop._Run(stage, data.train.images.device, None)
     batch = torch.arange(stage.batch_size, device=data.train.images.device)
     bf16 = precision == "bf16"
-    return lambda: loop._step(run, data, batch, None, {}, bf16, ("benchmark", next(step)))
+
+    def work() -> float:
+        loop._step(run, data, batch, None, {}, bf16, ("benchmark", next(step)))
+        return (run.totals[0] / run.totals[2]).item()
+
+    return work
 
 
 def contrastive(
@@ -160,9 +165,9 @@ def contrastive(
         loader = released.loader(data, CONTRASTIVE, n, n_views=2)
         views, labels = released.first_batch(loader, settings.device)
 
-        def work() -> None:
+        def work() -> float:
             batch = released.first_batch(loader, settings.device) if end_to_end else (views, labels)
-            released.contrastive_step(network.train(), projection, optimizer, *batch)
+            return released.contrastive_step(network.train(), projection, optimizer, *batch)
 
         return work
     modules = {
@@ -184,11 +189,11 @@ def supervised(
         loader = released.loader(data, CLASSIFICATION, 128)
         images, labels = released.first_batch(loader, settings.device)
 
-        def work() -> None:
+        def work() -> float:
             batch = (
                 released.first_batch(loader, settings.device) if end_to_end else (images, labels)
             )
-            released.classification_step(network.train(), optimizer, *batch)
+            return released.classification_step(network.train(), optimizer, *batch)
 
         return work
     modules = {"network": network.to(memory_format=torch.channels_last).train()}

@@ -552,6 +552,7 @@ def test_a_step_never_waits_for_the_gpu(data: Dataset, bf16: bool) -> None:
         loop._step(run, on_gpu, batch, None, masks, bf16, SEED)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert run.totals[3].item() == 2  # steps with a finite loss
 
 
 # A frozen encoder
