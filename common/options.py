@@ -59,7 +59,7 @@ def training(description: str, learner: str) -> Parser:
     recipe("--end_step", step, unit="step by which the last pruning event has happened")
     recipe("--frequency", _integer(1, 10**9), unit="steps between pruning events")
     recipe("--allocation", _choice("uniform", "global"), "uniform", unit="sparsity by layer")
-    _dry_run(parser)
+    _making(parser)
     return parser
 
 
@@ -82,11 +82,17 @@ def pruning_finetune(description: str, learner: str) -> Parser:
         losses = _choice("cross_entropy", "supcon")
         recipe("--finetune_loss", losses, "cross_entropy", unit="supcon: through the encoder only")
         _contrastive(recipe)
-    _dry_run(parser)
+    _making(parser)
     return parser
 
 
-def _dry_run(parser: Parser) -> None:
+def _making(parser: Parser) -> None:
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the training step, a minute at the start; for a GPU with small batches, "
+        "where passes are replayed as CUDA graphs. Networks differ in the last bits",
+    )
     parser.add_argument(
         "--dry_run",
         action="store_true",

@@ -244,6 +244,7 @@ def test_the_recipe_is_what_defines_the_learning() -> None:
         ("--test_limit", "50"),
         ("--overwrite",),
         ("--dry_run",),
+        ("--compile",),
         ("--debug",),
     ],
 )

@@ -47,6 +47,22 @@ def check_batch_sizes(args: argparse.Namespace, data: Dataset) -> None:
             )
 
 
+def check_compiler(args: argparse.Namespace, data: Dataset) -> None:
+    """With --compile, try it on a little function: it needs a C++ compiler, on a GPU Triton too."""
+    if not args.compile:
+        return
+    x = torch.ones(2, device=data.train.images.device, requires_grad=True)
+    try:
+        torch.compile(lambda x: x.exp().sum())(x).backward()
+    except Exception as error:
+        reason = runtime.one_line(str(error).strip().splitlines()[0])
+        raise Failure(
+            EXIT_ARGUMENTS,
+            f"argument --compile: does not work here ({reason}); install what is missing, "
+            "or leave it out",
+        ) from error
+
+
 def files(models: Path, cell: Cell, network_id: int) -> list[Path]:
     """The files of a network, the one that names it in messages last."""
     return list(paths.checkpoints(models, cell, network_id).values())

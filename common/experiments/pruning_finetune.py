@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
         return plan.finetuning(args, cells)
     data = population.load_data(args)
     making.check_batch_sizes(args, data)
+    making.check_compiler(args, data)
     ids = population.ids_present(args, paths.dense_cell(args.learner))
     configs = {
         cell: {network_id: config(args, data, cell, network_id) for network_id in ids}
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             modules, masks = prune(args, data, network_id, cell.sparsity)
             history = resumable.train(
                 modules, methods.finetuning_stages(modules, config), masks,
-                cell, network_id, config, data, args.models, args.logs,
+                cell, network_id, config, data, args.models, args.logs, args.compile,
             )  # fmt: skip
             return modules, masks, history
 

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
         return plan.training(args, {cell: recipe(args, cell) for cell in cells(args)})
     data = population.load_data(args)
     making.check_batch_sizes(args, data)
+    making.check_compiler(args, data)
     method = METHODS[args.learner]
     configs = {cell: config(args, data, cell) for cell in cells(args)}
     for cell, cell_config in configs.items():  # refuse before the first training
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
             masks: dict[str, Tensor] = {}
             history = resumable.train(
                 modules, method.stages(modules, config), masks, cell, network_id, config, data,
-                args.models, args.logs,
+                args.models, args.logs, args.compile,
             )  # fmt: skip
             return modules, masks, history
 

@@ -43,6 +43,7 @@ def train(
     data: Dataset,
     models: Path,
     logs: Path,
+    compile_steps: bool = False,
 ) -> History:
     """Train `modules` in place through all stages and return the history.
 
@@ -57,7 +58,7 @@ def train(
     bf16 = config["precision"] == "bf16"
     for module in modules.values():
         module.to(device, memory_format=torch.channels_last)
-    here = _what_computes(device)
+    here = _what_computes(device, compile_steps)
     resume = read_state(models, cell, network_id, _set_aside)
     if resume is not None and resume["config"] != config:
         resume = None
@@ -78,7 +79,7 @@ def train(
         flag = "--batch_size_head" if stage.name == "head" else "--batch_size"
         with runtime.memory_for(flag, stage.batch_size):
             history = history + loop.fit(
-                stage,
+                loop.compiled(stage) if compile_steps else stage,
                 modules["network"],
                 data,
                 (config["seed"], network_id),
@@ -150,13 +151,14 @@ def _set_aside(damaged: Damaged) -> None:
     runtime.set_aside(damaged.path, damaged.reason, paths.corrupt(damaged.path))
 
 
-def _what_computes(device: torch.device) -> dict[str, str]:
+def _what_computes(device: torch.device, compile_steps: bool) -> dict[str, str]:
     """All that sums may be rounded differently under."""
     is_cuda = device.type == "cuda"
     return checkpoints.versions() | {
         "CUDA": str(torch.version.cuda),
         "device": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
         "threads": str(torch.get_num_threads()),
+        "compiled steps": "yes" if compile_steps else "no",
     }
 
 

@@ -11,13 +11,14 @@ import json
 from pathlib import Path
 
 from common import runtime
-from tests.benchmarks import accuracy, analysis, measuring, scaling, study, training
+from tests.benchmarks import accuracy, analysis, measuring, scaling, study, together, training
 from tests.benchmarks.measuring import Settings
 
 PARTS = {
     "training": training.run,
     "analysis": analysis.run,
     "scaling": scaling.run,
+    "together": together.run,
     "accuracy": accuracy.run,
 }
 

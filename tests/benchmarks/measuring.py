@@ -59,7 +59,15 @@ class Side:
 
     def seconds(self) -> float:
         """Do the work once more."""
+        self.start()
+        return self.finish()
+
+    def start(self) -> None:
+        """Do the work once more, in the background."""
         self.pipe.send(None)
+
+    def finish(self) -> float:
+        """Wait for what was started; its seconds."""
         return self.pipe.recv()[0]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmarks import analysis, measuring, study, training
+from tests.benchmarks import analysis, measuring, study, together, training
 from tests.benchmarks.measuring import Bench, Settings
 
 SETTINGS = Settings(-1, quick=True, dataset="digits")
@@ -47,6 +47,24 @@ def test_both_sides_begin_at_the_same_loss(
 def test_both_sides_make_as_many_views() -> None:
     for side in ("released", "ours"):
         assert training.augmentation(side, SETTINGS, n=8)() == [16, 3, 32, 32]
+
+
+@pytest.mark.parametrize("way", together.WAYS)
+def test_networks_trained_together_begin_at_the_losses_of_each(way: str) -> None:
+    """Each network has its own weights and, but where all are stacked, the views of the others."""
+    threads = torch.get_num_threads()
+    sizes = {"ids": [0, 1], "n_networks": 2, "n_steps": 1, "batch": 32}
+    try:
+        losses = together.train("ours", SETTINGS, way, **sizes)()
+        alone = [
+            together.train("ours", SETTINGS, "in turn", **sizes | {"ids": [i]})() for i in (0, 1)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    assert losses == pytest.approx(
+        [loss for (loss,) in alone], rel=0.1 if way == "stacked" else 1e-4
+    )
+    assert abs(losses[0] - losses[1]) > 1e-3
 
 
 def test_a_comparison_keeps_the_median_of_the_ratios(monkeypatch: pytest.MonkeyPatch) -> None:

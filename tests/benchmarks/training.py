@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -90,12 +90,16 @@ def compare_steps(
     goal_with_data: float,
     **shown: Any,
 ) -> None:
-    """Steps in each precision of the hardware, without and with the making of their views."""
+    """Steps in each precision of the hardware, without and with the making of their views; unless
+    quick, compiled ones too (a minute of compiling each)."""
     for precision in ["fp32"] + ["bf16"] * measuring.has_bf16(bench.settings.device):
         shown |= {"precision": precision}
         bench.compare(f"{name} step, {precision}", factory, goal=goals[precision], **shown)
         stage = f"{name} step with its data, {precision}"
         bench.compare(stage, factory, goal=goal_with_data, end_to_end=True, **shown)
+        if not bench.settings.quick:
+            stage = f"{name} step, {precision}, compiled"
+            bench.compare(stage, factory, goal=goals[precision], compiled=True, **shown)
 
 
 @cache
@@ -140,22 +144,30 @@ def augmentation(side: str, settings: Settings, n: int) -> Callable[[], list[int
     return work
 
 
-def our_step(data: Dataset, stage: Stage, precision: str) -> Callable[[], float]:
-    """A step of the training loop on the first images; returns the mean loss so far."""
-    step = count()
-    run = loop._Run(stage, data.train.images.device, None)
+def our_steps(
+    data: Dataset, stage: Stage, precision: str, compiled: bool = False, n_steps: int = 1
+) -> Callable[[], float]:
+    """Steps of the training loop on the first images; returns the mean loss so far."""
+    steps = count()
+    run = loop._Run(loop.compiled(stage) if compiled else stage, data.train.images.device, None)
     batch = torch.arange(stage.batch_size, device=data.train.images.device)
     bf16 = precision == "bf16"
 
     def work() -> float:
-        loop._step(run, data, batch, None, {}, bf16, ("benchmark", next(step)))
+        for step in islice(steps, n_steps):
+            loop._step(run, data, batch, None, {}, bf16, ("benchmark", step))
         return (run.totals[0] / run.totals[2]).item()
 
     return work
 
 
 def contrastive(
-    side: str, settings: Settings, n: int, precision: str, end_to_end: bool = False
+    side: str,
+    settings: Settings,
+    n: int,
+    precision: str,
+    end_to_end: bool = False,
+    compiled: bool = False,
 ) -> Callable[[], object]:
     """A step on two views of n images; the released one is always fp32."""
     data = load(settings, n)
@@ -175,11 +187,16 @@ def contrastive(
         "projection": projection,
     }
     stage = methods.METHODS["SupCon"].stages(modules, CONFIG | {"batch_size": n})[0]
-    return our_step(data, stage if end_to_end else _without_augmentation(stage), precision)
+    stage = stage if end_to_end else _without_augmentation(stage)
+    return our_steps(data, stage, precision, compiled)
 
 
 def supervised(
-    side: str, settings: Settings, precision: str, end_to_end: bool = False
+    side: str,
+    settings: Settings,
+    precision: str,
+    end_to_end: bool = False,
+    compiled: bool = False,
 ) -> Callable[[], object]:
     """A step on 128 images."""
     data = load(settings, 128)
@@ -198,7 +215,8 @@ def supervised(
         return work
     modules = {"network": network.to(memory_format=torch.channels_last).train()}
     stage = methods.METHODS["supervised"].stages(modules, CONFIG | {"batch_size": 128})[0]
-    return our_step(data, stage if end_to_end else _without_augmentation(stage), precision)
+    stage = stage if end_to_end else _without_augmentation(stage)
+    return our_steps(data, stage, precision, compiled)
 
 
 def _without_augmentation(stage: Stage) -> Stage:

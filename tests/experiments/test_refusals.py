@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import FINETUNING, SCRIPTS, STUDY, TRAINING, Result, Study, contents, run_here
+from running import FINETUNING, SCRIPTS, STUDY, TRAINING, Result, Study, contents, run, run_here
 
 from common.model import checkpoints
 
@@ -86,6 +86,16 @@ def test_a_map_of_a_network_that_is_not_there_is_refused(study_copy: Study) -> N
 def test_too_few_images_for_the_classes(tmp_path: Path) -> None:
     done = run_here(tmp_path, *TRAIN, "--limit", "9")
     refused(done, 3, "--limit", "9", "10 classes")
+
+
+def test_steps_are_compiled_only_where_there_is_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    done = run(tmp_path, *TRAIN, "--compile")
+    refused(done, 2, "--compile", "no-such-compiler", "leave it out")
+    assert not (tmp_path / "models").exists()
 
 
 # Networks that are missing, or are others than asked for
