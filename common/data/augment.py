@@ -81,7 +81,7 @@ def apply(images: Tensor, parameters: Parameters) -> Tensor:
         images = _jitter(images, parameters.factors, parameters.orders, parameters.jittered)
     if parameters.grey is not None:
         rows = _rows(parameters.grey, images)
-        images[rows] = grayscale(images[rows]).expand(-1, images.shape[1], -1, -1)
+        images[rows] = grayscale(images.index_select(0, rows)).expand(-1, images.shape[1], -1, -1)
     return images
 
 
@@ -122,23 +122,25 @@ def _crop_and_flip(images: Tensor, boxes: Tensor | None, flips: Tensor | None) -
     if boxes is None:
         boxes = torch.tensor([0.0, 0.0, size, size]).expand(n, 4)
     boxes = boxes.to(images.device, non_blocking=True)
-    rows, columns = (_resize_matrix(boxes[:, i], boxes[:, i + 2], size) for i in (0, 1))
-    if flips is not None:
-        flips = flips.to(images.device, non_blocking=True)
-        rows = torch.where(flips[:, 0, None, None], rows.flip(1), rows)
-        columns = torch.where(flips[:, 1, None, None], columns.flip(1), columns)
+    flips = torch.zeros(n, 2, dtype=torch.bool) if flips is None else flips
+    flips = flips.to(images.device, non_blocking=True)
+    rows, columns = (
+        _resize_matrix(boxes[:, i], boxes[:, i + 2], flips[:, i], size) for i in (0, 1)
+    )
     half = images.flatten(1, 2) @ columns.transpose(1, 2)  # [B,C*H,H]
     return rows[:, None] @ half.unflatten(1, images.shape[1:3])
 
 
-def _resize_matrix(start: Tensor, length: Tensor, size: int) -> Tensor:
+def _resize_matrix(start: Tensor, length: Tensor, flipped: Tensor, size: int) -> Tensor:
     """[B,size,size] weights that make `size` samples of the pixels start … start+length-1 by
-    bilinear interpolation; samples never look beyond the box; beyond the image it is black."""
+    bilinear interpolation, in reverse where flipped; samples never look beyond the box; beyond the
+    image it is black."""
     pixel = torch.arange(size, device=start.device, dtype=torch.float32)
     scale = (length / size)[:, None]
     position = ((pixel + 0.5) * scale - 0.5).clamp(min=0)
     position = start[:, None] + torch.minimum(position, length[:, None] - 1)
-    return (1 - (position[:, :, None] - pixel).abs()).clamp(min=0)
+    position = torch.where(flipped[:, None], position.flip(1), position)
+    return (position[:, :, None] - pixel).abs_().neg_().add_(1).clamp_(min=0)
 
 
 def _jitter(images: Tensor, factors: Tensor, orders: Tensor, jittered: Tensor) -> Tensor:
@@ -148,7 +150,8 @@ def _jitter(images: Tensor, factors: Tensor, orders: Tensor, jittered: Tensor) -
     for slot in range(4):
         for i, operation in enumerate(operations):
             rows = _rows((orders[:, slot] == i) & jittered, images)
-            images[rows] = operation(images[rows], factors[rows, i])
+            # index_select: five times as fast as images[rows] on a CPU
+            images[rows] = operation(images.index_select(0, rows), factors[rows, i])
     return images
 
 
@@ -187,10 +190,18 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     value = images.amax(1)
     chroma = value - images.amin(1)
     red, green, blue = images.unbind(1)
-    # of the channels that are brightest the first one counts, as in the usual cases
-    sextant = torch.where(green == value, 2 * chroma + blue - red, 4 * chroma + red - green)
-    sextant = torch.where(red == value, green - blue, sextant)
-    sextant = sextant / torch.where(chroma > 0, chroma, 1) + 6 * shifts[:, None, None]
-    k = torch.stack([n + sextant for n in (5, 3, 1)], dim=1).remainder_(6)
-    k = torch.minimum(k, 4 - k).clamp_(0, 1)
-    return torch.addcmul(value[:, None], chroma[:, None], k, value=-1)
+    # Of the channels that are brightest the first one counts, as in the usual cases. With weights
+    # of exactly 0 or 1, lerp chooses; it is faster than `where`.
+    sextant = torch.lerp(
+        torch.add(red - green, chroma, alpha=4),
+        torch.add(blue - red, chroma, alpha=2),
+        (green == value).float(),
+    )
+    sextant = torch.lerp(sextant, green - blue, (red == value).float())
+    grey = chroma == 0
+    turns = sextant.div_(6 * chroma + grey).add_(shifts[:, None, None])
+    # one turn more, so that the fraction of none is negative
+    k = torch.stack([turns + (1 + n / 6) for n in (5, 3, 1)], dim=1).frac_().mul_(6)
+    # clamp(min(k, 4 - k), 0, 1) = 2 - clamp(|k - 2|, 1, 2)
+    darker = k.sub_(2).abs_().clamp_(1, 2).sub_(2)
+    return torch.addcmul(value[:, None], chroma[:, None], darker)
