@@ -21,6 +21,7 @@ PARTS = {
     "together": together.run,
     "accuracy": accuracy.run,
 }
+SLOW = ("together", "accuracy")  # parts that --quick leaves out
 
 
 def main() -> int:
@@ -28,7 +29,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cuda_device", type=int, default=0, help="-1: CPU (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes; no accuracy")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"smaller sizes; nothing compiled, no {' or '.join(SLOW)}",
+    )
     parser.add_argument("--dataset", default="digits", help="digits or a folder of images")
     parser.add_argument("--pairs", type=int, default=5, help="baseline and ours, so often")
     parser.add_argument("--only", default=",".join(PARTS), help="parts to run, of these")
@@ -36,11 +41,15 @@ def main() -> int:
     args = parser.parse_args()
     device = runtime.pick_device(args.cuda_device)
     cuda_device = args.cuda_device if device.type == "cuda" else -1
+    if args.dataset != "digits" and not (Path(args.dataset) / "train").is_dir():
+        parser.error(
+            f"argument --dataset: {args.dataset}: digits, or a folder with train/ and test/"
+        )
     bench = measuring.Bench(Settings(cuda_device, args.quick, args.dataset), args.pairs)
     found = {"hardware": measuring.hardware(device), "quick": args.quick, "dataset": args.dataset}
     print(found)
     for part in args.only.split(","):
-        if not (args.quick and part == "accuracy"):
+        if not (args.quick and part in SLOW):
             print(f"\n{part}")
             found[part] = PARTS[part](bench)
             found["stages"] = bench.rows

@@ -28,10 +28,10 @@ WIDTHS = (16, 32, 64, 128)  # of the probes of a WRN-16-2
 def run(bench: Bench) -> dict[str, Any]:
     """All stages of the analysis."""
     quick, gpu = bench.settings.quick, bench.settings.cuda_device >= 0
-    n = 256 if quick else 2048
+    n = 128 if quick else 2048
     shown = {"work": n, "unit": "images/s", "n": n, "check": same_labels}
     bench.compare("forward, fp32", forward, goal=2 if gpu else 1.6, **shown)
-    n = 32 if quick else 384
+    n = 16 if quick else 384
     sweep = {"n": n, "check": same_pies}
     bench.compare(f"PIE sweep, {N_CELLS} cells", pie_sweep, goal=5 if gpu else 3, **sweep)
     n = 1_000 if quick else 10_000
@@ -47,7 +47,7 @@ def run(bench: Bench) -> dict[str, Any]:
             check=all_equal,
             **{"n_bank": n_bank, "n_queries": n_queries, "width": width},
         )
-    n_bank, n_queries = (256, 64) if quick else (2_000, 400)
+    n_bank, n_queries = (128, 32) if quick else (2_000, 400)
     sizes = {"n_bank": n_bank, "n_queries": n_queries, "check": all_equal}
     name = f"prediction depth, bank {n_bank:,}, one cell"
     bench.compare(name, depth, goal=50 if gpu else 2.5, n_cells=1, **sizes)
@@ -72,9 +72,8 @@ def same_labels(theirs: np.ndarray, ours: np.ndarray) -> None:
 
 def same_pies(theirs: list[np.ndarray], ours: list[np.ndarray]) -> None:
     """The PIEs of every cell; some images are, and some are not."""
-    for a, b in zip(theirs, ours, strict=True):
-        assert np.array_equal(a, b), "the PIEs differ"
-        assert 0 < a.sum() < len(a), "these networks show nothing"
+    assert 0 < np.mean(theirs) < 1, "these networks show nothing"
+    assert np.array_equal(theirs, ours), "the PIEs differ"
 
 
 def close(theirs: np.ndarray, ours: np.ndarray) -> None:

@@ -34,12 +34,9 @@ def run(bench: Bench) -> dict[str, Any]:
     settings = bench.settings
     gpu = settings.cuda_device >= 0
     options = {"n_networks": 8 if gpu else 2, "n_steps": 50 if gpu else 4, "batch": BATCH_SIZE}
-    if settings.quick:
-        options |= {"n_steps": 1, "batch": 16}
     ways = {way: _prepare(way, settings, options, compiled=False) for way in WAYS}
-    if not settings.quick:
-        for way in WAYS[:2]:
-            ways[f"{way}, compiled"] = _prepare(way, settings, options, compiled=True)
+    for way in WAYS[:2]:
+        ways[f"{way}, compiled"] = _prepare(way, settings, options, compiled=True)
     rounds = [{way: _seconds(sides) for way, sides in ways.items()} for _ in range(bench.pairs)]
     images = options["n_networks"] * options["n_steps"] * options["batch"]
     found = {

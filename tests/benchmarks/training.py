@@ -57,7 +57,7 @@ def run(bench: Bench) -> dict[str, Any]:
     """All stages of training; returns the ceilings of the hardware and the profiles of a step."""
     quick = bench.settings.quick
     gpu = bench.settings.cuda_device >= 0
-    n = 64 if quick else 1024  # images of a SupCon batch
+    n = 32 if quick else 1024  # images of a SupCon batch
     bench.compare(
         "SupCon augmentation",
         augmentation,
@@ -79,7 +79,10 @@ def run(bench: Bench) -> dict[str, Any]:
         released_times=100,
         n=128 if quick else 512,
     )
-    return {"ceilings": ceilings(bench), "profiles": profiles(bench.settings, n=128)}
+    return {
+        "ceilings": ceilings(bench),
+        "profiles": profiles(bench.settings, n=16 if quick else 128),
+    }
 
 
 def compare_steps(
