@@ -146,7 +146,6 @@ import sys
 from pathlib import Path
 import numpy as np
 import torch
-import torch
 from common.analysis import probes
 n, device = int(sys.argv[1]), torch.device(sys.argv[2])
 draws = torch.Generator().manual_seed(0)
