@@ -118,15 +118,14 @@ def fit(
             raise Interrupted(signum)
 
     encoded = list(_encode_ahead(stage, data, bf16, (*seed, stage.name), stop_if_asked))
-    saved_at, pause = time.monotonic(), SECONDS_BETWEEN_SAVES
+    save_if_due = _now_and_then(lambda: save(run.state()))
     epochs = range(run.step // steps_per_epoch, stage.epochs)
     for epoch in tqdm(epochs, desc=stage.name, unit="epoch", leave=False, disable=None):
         order = _order(n_images, data.train.images.device, (*seed, stage.name, "order", epoch))
         for step in range(run.step, (epoch + 1) * steps_per_epoch):
             stop_if_asked()
             if step in events:
-                masks |= pruning.magnitude_masks(stage.prunable, events[step], stage.allocation)
-                pruning.apply_masks(masks, stage.prunable, run.optimizer)
+                _prune(run, masks, events[step])
             run.optimizer.param_groups[0]["lr"] = stage.learning_rate_at(step / n_steps)
             position = step % steps_per_epoch
             batch = order[position * stage.batch_size : (position + 1) * stage.batch_size]
@@ -136,12 +135,24 @@ def fit(
         run.history.append(_end_epoch(run, network, data, epoch, steps_per_epoch))
         log(run.history[-1])
         _warn_of_collapse(run)
+        if epoch + 1 < stage.epochs:
+            save_if_due()
+    return run.history
+
+
+def _now_and_then(save: Callable[[], None]) -> Callable[[], None]:
+    """`save`, where SECONDS_BETWEEN_SAVES have passed since it last ran, or more if it is slow."""
+    saved_at, pause = time.monotonic(), SECONDS_BETWEEN_SAVES
+
+    def save_if_due() -> None:
+        nonlocal saved_at, pause
         now = time.monotonic()
-        if now - saved_at > pause and epoch + 1 < stage.epochs:
-            save(run.state())
+        if now - saved_at > pause:
+            save()
             saved_at = time.monotonic()
             pause = SECONDS_BETWEEN_SAVES * max(1.0, (saved_at - now) / SECONDS_OF_A_SAVE)
-    return run.history
+
+    return save_if_due
 
 
 class _Run:
@@ -184,6 +195,13 @@ class _Run:
             "totals": self.totals,
             "momentum": momentum,
         }
+
+
+def _prune(run: _Run, masks: pruning.Masks, sparsity: float) -> None:
+    """Add to the masks what is pruned now, and set it to zero."""
+    stage = run.stage
+    masks |= pruning.magnitude_masks(stage.prunable, sparsity, stage.allocation)
+    pruning.apply_masks(masks, stage.prunable, run.optimizer)
 
 
 def _order(n_images: int, device: torch.device, seed: tuple[int | str, ...]) -> Tensor:
