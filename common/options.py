@@ -90,8 +90,8 @@ def _making(parser: Parser) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the training step, a minute at the start; for a GPU with small batches, "
-        "where passes are replayed as CUDA graphs. Networks differ in the last bits",
+        help="compile each loss and its backward pass, a minute for each; for a GPU with small "
+        "batches, where they run as CUDA graphs. Another rounding, so other networks",
     )
     parser.add_argument(
         "--dry_run",

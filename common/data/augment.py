@@ -121,8 +121,9 @@ def _crop_and_flip(images: Tensor, boxes: Tensor | None, flips: Tensor | None) -
     n, _, size, _ = images.shape
     if boxes is None:
         boxes = torch.tensor([0.0, 0.0, size, size]).expand(n, 4)
+    if flips is None:
+        flips = torch.zeros(n, 2, dtype=torch.bool)
     boxes = boxes.to(images.device, non_blocking=True)
-    flips = torch.zeros(n, 2, dtype=torch.bool) if flips is None else flips
     flips = flips.to(images.device, non_blocking=True)
     rows, columns = (
         _resize_matrix(boxes[:, i], boxes[:, i + 2], flips[:, i], size) for i in (0, 1)
@@ -191,7 +192,7 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     chroma = value - images.amin(1)
     red, green, blue = images.unbind(1)
     # Of the channels that are brightest the first one counts, as in the usual cases. With weights
-    # of exactly 0 or 1, lerp chooses; it is faster than `where`.
+    # of exactly 0 or 1, lerp chooses; on a CPU it is faster than `where`.
     sextant = torch.lerp(
         torch.add(red - green, chroma, alpha=4),
         torch.add(blue - red, chroma, alpha=2),
@@ -199,9 +200,9 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     )
     sextant = torch.lerp(sextant, green - blue, (red == value).float())
     grey = chroma == 0
-    turns = sextant.div_(6 * chroma + grey).add_(shifts[:, None, None])
+    turns = sextant / (6 * chroma + grey) + shifts[:, None, None]
     # one turn more, so that the fraction of none is negative
     k = torch.stack([turns + (1 + n / 6) for n in (5, 3, 1)], dim=1).frac_().mul_(6)
     # clamp(min(k, 4 - k), 0, 1) = 2 - clamp(|k - 2|, 1, 2)
-    darker = k.sub_(2).abs_().clamp_(1, 2).sub_(2)
-    return torch.addcmul(value[:, None], chroma[:, None], darker)
+    minus = k.sub_(2).abs_().clamp_(1, 2).sub_(2)
+    return torch.addcmul(value[:, None], chroma[:, None], minus)

@@ -48,14 +48,17 @@ def check_batch_sizes(args: argparse.Namespace, data: Dataset) -> None:
 
 
 def check_compiler(args: argparse.Namespace, data: Dataset) -> None:
-    """With --compile, try it on a little function: it needs a C++ compiler, on a GPU Triton too."""
+    """With --compile, try it on a little function: on a CPU it needs a C++ compiler, on a GPU
+    Triton and mostly a C compiler."""
     if not args.compile:
         return
     x = torch.ones(2, device=data.train.images.device, requires_grad=True)
     try:
         torch.compile(lambda x: x.exp().sum())(x).backward()
     except Exception as error:
-        reason = runtime.one_line(str(error).strip().splitlines()[0])
+        if runtime.is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise Failure(
             EXIT_ARGUMENTS,
             f"argument --compile: does not work here ({reason}); install what is missing, "
@@ -154,7 +157,7 @@ def _make_one(
     replaced = any(path.exists() for path in files(args.models, cell, network_id))
     _clear_the_way(args.models, cell, network_id)
     modules, masks, history = learn(network_id, config)
-    results = _results(cell, data, modules, masks, history)
+    results = _results(cell, data, modules, masks, history) | {"compiled": args.compile}
     digest = checkpoints.save(args.models, cell, network_id, modules, masks, config, results)
     _forget_if_stale(args, cell, network_id, digest, replaced)
     tidy(args.models, cell, network_id)

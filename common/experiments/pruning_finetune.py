@@ -32,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
         return plan.finetuning(args, cells)
     data = population.load_data(args)
     making.check_batch_sizes(args, data)
-    making.check_compiler(args, data)
     ids = population.ids_present(args, paths.dense_cell(args.learner))
     configs = {
         cell: {network_id: config(args, data, cell, network_id) for network_id in ids}
@@ -40,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     }
     for cell in cells:  # refuse before the first training
         making.unfinished(cell, args, configs[cell])
+    making.check_compiler(args, data)
     population.prepare_output(args, makes_networks=True)
     runtime.stop_at_safe_point()
     busy: list[str] = []

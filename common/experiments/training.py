@@ -23,12 +23,12 @@ def run(args: argparse.Namespace) -> int:
         return plan.training(args, {cell: recipe(args, cell) for cell in cells(args)})
     data = population.load_data(args)
     making.check_batch_sizes(args, data)
-    making.check_compiler(args, data)
     method = METHODS[args.learner]
     configs = {cell: config(args, data, cell) for cell in cells(args)}
     for cell, cell_config in configs.items():  # refuse before the first training
         making.unfinished(cell, args, dict.fromkeys(args.ids, cell_config))
         check_schedule(args, data, cell_config)
+    making.check_compiler(args, data)
     population.prepare_output(args, makes_networks=True)
     runtime.stop_at_safe_point()
     busy: list[str] = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,21 +29,22 @@ SECONDS_OF_A_SAVE = (
 EVALUATIONS = 10  # test accuracies along a training: for its curves only, they decide nothing
 
 State = dict[str, Any]
+# From views [V·B,3,H,H] and labels [B] to the loss and the number of images classified correctly.
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
 class Stage:
     """One optimisation: what is trained, by which loss, for how long, and what is pruned.
 
-    `loss(views [V·B,3,H,H], labels [B])` returns the loss and the number of images classified
-    correctly, None where nothing is classified. Where only a part of the network is trained,
-    `frozen` is the rest, and `loss` gets what it makes of the views. Milestones and warm-up are
-    fractions of the stage.
+    `loss` counts no correct images (None) where nothing is classified. Where only a part of the
+    network is trained, `frozen` is the rest, and `loss` gets what it makes of the views.
+    Milestones and warm-up are fractions of the stage.
     """
 
     name: str
     parameters: list[nn.Parameter]
-    loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+    loss: Loss
     augmentation: Augmentation
     epochs: int
     batch_size: int
@@ -81,13 +83,6 @@ class Stage:
         return rate
 
 
-def compiled(stage: Stage) -> Stage:
-    """The same stage with its loss compiled: one graph for each size of batch, which all networks
-    of an architecture share; on a GPU its passes are recorded and replayed as CUDA graphs."""
-    loss = torch.compile(stage.loss, fullgraph=True, dynamic=False, mode="reduce-overhead")
-    return replace(stage, loss=loss)
-
-
 def fit(
     stage: Stage,
     network: WideResNet,
@@ -95,6 +90,7 @@ def fit(
     seed: tuple[int, ...],
     masks: pruning.Masks,
     bf16: bool = False,
+    compile_loss: bool = False,
     resume: State | None = None,
     save: Callable[[State], None] = lambda state: None,
     log: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -109,7 +105,7 @@ def fit(
     steps_per_epoch = stage.steps_per_epoch(n_images)
     n_steps = stage.epochs * steps_per_epoch
     events = stage.pruning_events(n_steps)
-    run = _Run(stage, data.train.images.device, resume)
+    run = _Run(stage, data.train.images.device, bf16, compile_loss, resume)
     network.train(stage.frozen is None)
 
     def stop_if_asked() -> None:
@@ -130,13 +126,14 @@ def fit(
             position = step % steps_per_epoch
             batch = order[position * stage.batch_size : (position + 1) * stage.batch_size]
             view = encoded[epoch % len(encoded)] if encoded else None
-            _step(run, data, batch, view, masks, bf16, (*seed, stage.name, "step", step))
+            _step(run, data, batch, view, masks, (*seed, stage.name, "step", step))
             run.step = step + 1
         run.history.append(_end_epoch(run, network, data, epoch, steps_per_epoch))
         log(run.history[-1])
         _warn_of_collapse(run)
         if epoch + 1 < stage.epochs:
             save_if_due()
+    run.optimizer.zero_grad(set_to_none=True)  # memory for the next stage
     return run.history
 
 
@@ -158,8 +155,18 @@ def _now_and_then(save: Callable[[], None]) -> Callable[[], None]:
 class _Run:
     """What changes while a stage runs, and what has to be restored to continue it."""
 
-    def __init__(self, stage: Stage, device: torch.device, resume: State | None):
-        self.stage = stage
+    def __init__(
+        self,
+        stage: Stage,
+        device: torch.device,
+        bf16: bool = False,
+        compile_loss: bool = False,
+        resume: State | None = None,
+    ):
+        self.stage, self.bf16 = stage, bf16
+        self.loss = partial(_in_precision, stage.loss, bf16)
+        if compile_loss:
+            self.loss = _compiled(self.loss)
         self.optimizer = torch.optim.SGD(
             stage.parameters,
             lr=stage.learning_rate,
@@ -195,6 +202,22 @@ class _Run:
             "totals": self.totals,
             "momentum": momentum,
         }
+
+
+def _in_precision(
+    loss: Loss, bf16: bool, inputs: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The loss, in bf16 where that is safe. Autocast is a part of what is compiled: around it, it
+    would be compiled into the backward pass too, also where a loss turns it off."""
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+        return loss(inputs, labels)
+
+
+def _compiled(loss: Loss) -> Loss:
+    """The loss and its backward pass compiled, once for each size of batch and for all networks of
+    an architecture. A GPU records them as CUDA graphs, for each network anew, and keeps these (and
+    its weights) as long as the process lives."""
+    return torch.compile(loss, fullgraph=True, dynamic=False, mode="reduce-overhead")
 
 
 def _prune(run: _Run, masks: pruning.Masks, sparsity: float) -> None:
@@ -245,17 +268,15 @@ def _step(
     batch: Tensor,
     encoded: Tensor | None,
     masks: pruning.Masks,
-    bf16: bool,
     seed: tuple[int | str, ...],
 ) -> None:
     """One optimizer step on the images `batch`, or on what is `encoded` of them; adds to the totals
     without waiting for a GPU."""
     stage = run.stage
-    inputs = _inputs(stage, data, batch, bf16, seed) if encoded is None else encoded[batch]
+    inputs = _inputs(stage, data, batch, run.bf16, seed) if encoded is None else encoded[batch]
     torch.manual_seed(runtime.seed_from(*seed, "dropout"))
     run.optimizer.zero_grad(set_to_none=True)  # first: a CUDA graph writes over its last results
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-        loss, correct = stage.loss(inputs, data.train.labels[batch])
+    loss, correct = run.loss(inputs, data.train.labels[batch])
     loss.backward()
     run.optimizer.step()
     pruning.apply_masks(masks, stage.prunable, run.optimizer)

@@ -43,7 +43,7 @@ def train(
     data: Dataset,
     models: Path,
     logs: Path,
-    compile_steps: bool = False,
+    compile_loss: bool = False,
 ) -> History:
     """Train `modules` in place through all stages and return the history.
 
@@ -58,7 +58,7 @@ def train(
     bf16 = config["precision"] == "bf16"
     for module in modules.values():
         module.to(device, memory_format=torch.channels_last)
-    here = _what_computes(device, compile_steps)
+    here = _what_computes(device, compile_loss)
     resume = read_state(models, cell, network_id, _set_aside)
     if resume is not None and resume["config"] != config:
         resume = None
@@ -79,12 +79,13 @@ def train(
         flag = "--batch_size_head" if stage.name == "head" else "--batch_size"
         with runtime.memory_for(flag, stage.batch_size):
             history = history + loop.fit(
-                loop.compiled(stage) if compile_steps else stage,
+                stage,
                 modules["network"],
                 data,
                 (config["seed"], network_id),
                 masks,
                 bf16,
+                compile_loss,
                 resume=begun,
                 save=save,
                 log=lambda record: runtime.append_log(log_path, record),
@@ -151,14 +152,14 @@ def _set_aside(damaged: Damaged) -> None:
     runtime.set_aside(damaged.path, damaged.reason, paths.corrupt(damaged.path))
 
 
-def _what_computes(device: torch.device, compile_steps: bool) -> dict[str, str]:
+def _what_computes(device: torch.device, compile_loss: bool) -> dict[str, str]:
     """All that sums may be rounded differently under."""
     is_cuda = device.type == "cuda"
     return checkpoints.versions() | {
         "CUDA": str(torch.version.cuda),
         "device": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
         "threads": str(torch.get_num_threads()),
-        "compiled steps": "yes" if compile_steps else "no",
+        "steps": "compiled" if compile_loss else "plain",
     }
 
 

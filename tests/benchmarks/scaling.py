@@ -22,6 +22,7 @@ from tests.benchmarks.training import load
 
 FLAGS = ("--dataset", "digits", "--limit", "100")
 TRAIN = ("--epochs", "1", "--batch_size", "50")
+ONE_SHOT = ("--pruning_methods", "global")
 ANALYSES = ("sup_pie_kmodels_detection.py", "sup_prediction_depth.py")
 
 
@@ -69,7 +70,7 @@ def by_networks(folder: Path, flags: tuple[str, ...], sizes: list[int]) -> dict[
         for k in sizes:
             pies = ("--pies_dir", str(folder / f"{script}_{k}"), "--models_number", str(k))
             more = ("--prediction_depth_models", str(k)) if "depth" in script else ()
-            cell = ("--pruning_percentages", "0.9", *more)
+            cell = (*ONE_SHOT, "--pruning_percentages", "0.9", *more)
             measured.append(run_script(folder, script, *flags, *pies, *cell))
         seconds, megabytes = zip(*measured, strict=True)
         found[script] = {
@@ -106,7 +107,8 @@ def by_cells(folder: Path, flags: tuple[str, ...], sizes: list[int]) -> dict[str
     for c in sizes:
         pies = folder / f"cells_{c}"
         cells = ",".join(f"0.{i}" for i in range(1, c + 1))
-        more = ("--models_number", "4", "--pies_dir", str(pies), "--pruning_percentages", cells)
+        more = ("--models_number", "4", "--pies_dir", str(pies))
+        more = (*more, *ONE_SHOT, "--pruning_percentages", cells)
         taken, _ = run_script(folder, "-c", COUNT_PASSES, str(ROOT / ANALYSES[0]), *flags, *more)
         seconds.append(taken)
         passes.append(int((folder / "passes").read_text()))

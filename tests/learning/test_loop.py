@@ -520,10 +520,10 @@ def test_a_step_asks_the_device_for_no_value(data: Dataset, bf16: bool) -> None:
     network = new_network()
     weights = wide_resnet.prunable(network)
     stage = make_stage(network, augmentation=EVERYTHING, prunable=weights)
-    run = loop._Run(stage, torch.device("cpu"), None)
+    run = loop._Run(stage, torch.device("cpu"), bf16)
     masks = pruning.magnitude_masks(weights, 0.5)
     with Questions() as questions:
-        loop._step(run, data, torch.arange(16), None, masks, bf16, SEED)
+        loop._step(run, data, torch.arange(16), None, masks, SEED)
     assert questions.asked == []
     with Questions() as questions:
         loop._end_epoch(run, network, data, 0, 1)
@@ -543,13 +543,13 @@ def test_a_step_never_waits_for_the_gpu(data: Dataset, bf16: bool) -> None:
     network = new_network().to(device)
     weights = wide_resnet.prunable(network)
     stage = make_stage(network, augmentation=EVERYTHING, prunable=weights)
-    run = loop._Run(stage, device, None)
+    run = loop._Run(stage, device, bf16)
     masks = pruning.magnitude_masks(weights, 0.5)
     batch = torch.arange(16, device=device)
-    loop._step(run, on_gpu, batch, None, masks, bf16, SEED)  # chooses algorithms
+    loop._step(run, on_gpu, batch, None, masks, SEED)  # chooses algorithms
     torch.cuda.set_sync_debug_mode("error")
     try:
-        loop._step(run, on_gpu, batch, None, masks, bf16, SEED)
+        loop._step(run, on_gpu, batch, None, masks, SEED)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert run.totals[3].item() == 2  # steps with a finite loss
