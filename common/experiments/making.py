@@ -47,11 +47,10 @@ def check_batch_sizes(args: argparse.Namespace, data: Dataset) -> None:
             )
 
 
-def check_compiler(args: argparse.Namespace, data: Dataset) -> None:
-    """With --compile, try it on a little function: on a CPU it needs a C++ compiler, on a GPU
-    Triton and mostly a C compiler."""
-    if not args.compile:
-        return
+def check_compiler(data: Dataset) -> None:
+    """Compile a little function: on a CPU it needs a C++ compiler, on a GPU Triton and mostly a C
+    compiler. Raises Failure(EXIT_ARGUMENTS)."""
+    print("compiling takes about a minute for each loss and size of batch")
     x = torch.ones(2, device=data.train.images.device, requires_grad=True)
     try:
         torch.compile(lambda x: x.exp().sum())(x).backward()

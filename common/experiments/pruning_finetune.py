@@ -37,9 +37,10 @@ def run(args: argparse.Namespace) -> int:
         cell: {network_id: config(args, data, cell, network_id) for network_id in ids}
         for cell in cells
     }
-    for cell in cells:  # refuse before the first training
-        making.unfinished(cell, args, configs[cell])
-    making.check_compiler(args, data)
+    # all cells: refuse before the first training
+    to_make = sum(len(making.unfinished(cell, args, configs[cell])) for cell in cells)
+    if args.compile and to_make:
+        making.check_compiler(data)
     population.prepare_output(args, makes_networks=True)
     runtime.stop_at_safe_point()
     busy: list[str] = []

@@ -25,10 +25,12 @@ def run(args: argparse.Namespace) -> int:
     making.check_batch_sizes(args, data)
     method = METHODS[args.learner]
     configs = {cell: config(args, data, cell) for cell in cells(args)}
+    to_make = 0
     for cell, cell_config in configs.items():  # refuse before the first training
-        making.unfinished(cell, args, dict.fromkeys(args.ids, cell_config))
+        to_make += len(making.unfinished(cell, args, dict.fromkeys(args.ids, cell_config)))
         check_schedule(args, data, cell_config)
-    making.check_compiler(args, data)
+    if args.compile and to_make:
+        making.check_compiler(data)
     population.prepare_output(args, makes_networks=True)
     runtime.stop_at_safe_point()
     busy: list[str] = []

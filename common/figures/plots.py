@@ -80,7 +80,7 @@ def common_pies(a: Arrays) -> Figure:
                  label=f"{learner}, unique ({unique.sum()})")  # fmt: skip
     axes.set(ylabel="PIEs (images)", title=describe(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(ncols=2)
+    legend_below(figure, axes, 2)
     return figure
 
 

@@ -171,5 +171,5 @@ def _versions(now: dict[str, str], resume: State | None) -> dict[str, dict[str, 
         return {"versions": now}
     shown = [" and ".join(f"{key} {of.get(key)}" for key in differing) for of in (now, begun)]
     line = f"continued under {shown[0]}, begun under {shown[1]}"
-    print(f"{line}: the result may differ in the last bits", file=sys.stderr)
+    print(f"{line}: the result may differ from an uninterrupted one", file=sys.stderr)
     return {"versions": now, "begun_under": begun}

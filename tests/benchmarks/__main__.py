@@ -1,7 +1,8 @@
 """Measure every stage against the released code's ways; print a table and write JSON.
 
 python -m tests.benchmarks --quick             (2 cores: under 3 minutes)
-python -m tests.benchmarks --dataset PATH      (a folder of images; default: digits, enlarged)
+python -m tests.benchmarks --dataset PATH      (over an hour; a folder of images with train/ and
+                                                test/; default: digits, enlarged)
 """
 
 from __future__ import annotations
@@ -21,23 +22,37 @@ PARTS = {
     "together": together.run,
     "accuracy": accuracy.run,
 }
-SLOW = ("together", "accuracy")  # parts that --quick leaves out
+SLOW = ("together", "accuracy")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cuda_device", type=int, default=0, help="-1: CPU (default: 0)")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"smaller sizes; nothing compiled, no {' or '.join(SLOW)}",
+        help="smaller sizes, nothing compiled",
     )
     parser.add_argument("--dataset", default="digits", help="digits or a folder of images")
     parser.add_argument("--pairs", type=int, default=5, help="baseline and ours, so often")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts to run, of these")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks.json"))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        metavar="PART",
+        help=f"of {', '.join(PARTS)} (default: all; with --quick not {' and '.join(SLOW)})",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("benchmarks.json"),
+        metavar="FILE",
+        help="what was measured, with hardware and versions (default: benchmarks.json)",
+    )
     args = parser.parse_args()
     device = runtime.pick_device(args.cuda_device)
     cuda_device = args.cuda_device if device.type == "cuda" else -1
@@ -48,12 +63,11 @@ def main() -> int:
     bench = measuring.Bench(Settings(cuda_device, args.quick, args.dataset), args.pairs)
     found = {"hardware": measuring.hardware(device), "quick": args.quick, "dataset": args.dataset}
     print(found)
-    for part in args.only.split(","):
-        if not (args.quick and part in SLOW):
-            print(f"\n{part}")
-            found[part] = PARTS[part](bench)
-            found["stages"] = bench.rows
-            runtime.write_text(args.output, json.dumps(found, indent=1))
+    for part in args.only or [part for part in PARTS if not (args.quick and part in SLOW)]:
+        print(f"\n{part}")
+        found[part] = PARTS[part](bench)
+        found["stages"] = bench.rows
+        runtime.write_text(args.output, json.dumps(found, indent=1))
     print(f"\n{measuring.HEADING}")
     for row in bench.rows:
         print(measuring.format_row(row))

@@ -875,7 +875,7 @@ def other_versions(what: str, *, place: Place, whole: Whole) -> None:
     done = place.finish(*TRAIN)
     assert done.stderr.count("\n") == 1
     assert f"continued under {what} {now}, begun under {what} {BEFORE[what]}: " in done.stderr
-    assert "the result may differ in the last bits" in done.stderr
+    assert "the result may differ from an uninterrupted one" in done.stderr
     assert json.loads(_log(place)[-4])  # the log stays whole
     assert any("begun_under" in json.loads(line) for line in _log(place))
     assert place.files() == whole(*TRAIN)
