@@ -1,4 +1,4 @@
-"""Every command-line flag: its name, unit, default, and which values are accepted.
+"""Every command-line flag, as tables: its name, which values it takes, default, and help.
 
 Imports nothing heavy, so that `--help` and a wrong flag answer at once. Each of the four public
 functions returns the parser of one kind of script; `parse_args()` also fills the preset in, checks
@@ -8,416 +8,295 @@ flags against each other, and collects in `args.recipe` the flags that define wh
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from common import paths, presets, runtime
+from common import flag_values as values
+from common import paths, recipes, runtime, study
 
-ARCHITECTURE = ("model_depth", "widen_factor", "dropout")
-# Flags that mean nothing to a network that is not pruned while it learns.
-SCHEDULE_FLAGS = ("begin_step", "end_step", "frequency", "allocation")
+
+class Flag(NamedTuple):
+    """One flag. `kind` reads its text; a tuple is a choice of words, None a switch, bool a switch
+    with its opposite. A default of None comes from the preset, or there is none."""
+
+    name: str
+    kind: Any
+    help: str
+    default: Any = None
+    metavar: str = "N"
+
+
+COUNT = values.integer(1, 10**6)
+FROM_0 = values.integer(0, 10**6)
+STEP = values.integer(0, 10**9)
+LIMIT = values.integer(1, 10**9)
+
+STUDY = (
+    Flag("dataset", values.dataset, "data set, or a folder with train/<class>/* and test/<class>/* "
+         "images", "cifar10", "|".join([*study.DATASETS, "PATH"])),
+    Flag("image_size", values.integer(8, 224), "side of the images in pixels; others are resized "
+         f"(default: {study.FOLDER.image_size}, digits {study.DATASETS['digits'].image_size})"),
+    Flag("limit", LIMIT, "use so many training images, the first of each class (default: all)"),
+    Flag("test_limit", LIMIT, "use so many test images, the first of each class (default: all)"),
+    Flag("data_dir", values.folder, "where data sets are or will be put", Path("data"), "DIR"),
+    Flag("models_dir", values.folder, "networks, in a folder for each data set", Path("models"),
+         "DIR"),
+    Flag("pies_dir", values.folder, "figures and tables, in a folder for each data set",
+         Path("pies"), "DIR"),
+    Flag("models_number", values.integer(1, 10**4), "networks in a population", 30, "K"),
+    Flag("index_start", FROM_0, "id of the first network", 0, "ID"),
+)  # fmt: skip
+# Training makes an architecture; the other scripts take it from the files.
+NETWORK = (
+    Flag("model_depth", values.depth, "convolutions, 6n+4"),
+    Flag("widen_factor", values.integer(1, 100), "times 16, 32, 64 channels"),
+    Flag("dropout", values.fraction, "probability inside the blocks", metavar="P"),
+)
+RECIPE = (
+    Flag("preset", tuple(recipes.NETWORK), "defaults of the recipe (default: digits for digits, "
+         "else paper)"),
+    Flag("seed", values.integer(0, 2**31 - 1), "seed of all randomness", 0),
+    Flag("precision", ("auto", "fp32", "bf16"), "of training; auto is bf16 on a GPU that has it, "
+         "else fp32; analysis is always fp32", "auto"),
+    Flag("released_quirks", None, "what the released code did: flip images upside down too when "
+         "classifying, and normalise with its constants, one of which has two digits swapped"),
+)  # fmt: skip
+TRAINING = (
+    Flag("epochs", COUNT, "epochs"),
+    Flag("batch_size", COUNT, "images a step"),
+    Flag("learning_rate", values.positive, "peak learning rate of SGD"),
+    Flag("weight_decay", values.not_negative, "L2, added to the gradient"),
+    Flag("momentum", values.fraction, "momentum of SGD", recipes.MOMENTUM),
+    Flag("cosine_annealing", bool, "let the learning rate fall as a half cosine"),
+    Flag("warmup_epochs", FROM_0, "epochs of linear warm-up"),
+)
+SUPCON_TRAINING = (
+    Flag("method", ("SupCon", "SimCLR"), "with or without labels", "SupCon"),
+    Flag("projection_head", ("mlp", "linear"), "between embedding and loss", "mlp"),
+)
+FINETUNING = (
+    Flag("epochs", COUNT, "epochs of fine-tuning"),
+    Flag("batch_size", COUNT, "images a step"),
+    Flag("learning_rate", values.positive, "learning rate of SGD with Nesterov momentum, constant"),
+)
+SUPCON_FINETUNING = (
+    Flag("finetune_loss", ("cross_entropy", "supcon"), "supcon: through the encoder only, then "
+         "the classifier again", "cross_entropy"),
+)  # fmt: skip
+CONTRASTIVE = (
+    Flag("temperature", values.positive, "temperature of the contrastive loss"),
+    Flag("base_temperature", values.positive, "the loss is scaled by temperature / this",
+         recipes.BASE_TEMPERATURE),
+    Flag("head_epochs", COUNT, "epochs of the linear classifier"),
+    Flag("batch_size_head", COUNT, "images a step of the classifier"),
+    Flag("head_views", values.integer(0, 1000), "views of each image, encoded once for all epochs "
+         "of the classifier; 0: new ones in every epoch", 0),
+)  # fmt: skip
+CRITERION = Flag("criterion", study.CRITERIA, "which weights are pruned: the smallest, or as many "
+                 "of each layer at random", study.CRITERIA[0])  # fmt: skip
+GRADUAL = (
+    Flag("begin_step", STEP, "step of the first pruning event (default: GMP 1.25 %% of training, "
+         "later_GMP 10 %%)"),
+    Flag("end_step", STEP, "step by which the last pruning event has happened (default: GMP 25 %%, "
+         "later_GMP 19.4 %%)"),
+    Flag("frequency", values.integer(1, 10**9), "steps between pruning events"),
+    Flag("allocation", study.ALLOCATIONS, "the same sparsity in every layer, or one ranking of all "
+         "weights", study.ALLOCATIONS[0]),
+    CRITERION,
+)  # fmt: skip
+GRADUAL_CELLS = (
+    Flag("pruning_percentages", values.sparsities, "sparsities to train, as fractions; 0.0 is the "
+         "dense network", [0.0], "S,S,…"),
+    Flag("pruning_method", tuple(name for name, row in study.SCHEDULES.items() if row.is_gradual),
+         "gradual pruning that starts early (GMP) or late", study.EARLY),
+)  # fmt: skip
+ONE_SHOT = (
+    Flag("allocation", tuple(reversed(study.ALLOCATIONS)), "one ranking of all weights, or the "
+         "same sparsity in every layer", study.ALLOCATIONS[1]),
+    CRITERION,
+)  # fmt: skip
+ONE_SHOT_CELLS = (
+    Flag("pruning_percentages", values.sparsities, "sparsities, as fractions; 0.0 only fine-tunes, "
+         "as a control", metavar="S,S,…"),
+)  # fmt: skip
+ANALYSED_CELLS = (
+    Flag("pruning_methods", values.prunings, f"of {', '.join(study.PRUNINGS)} (default: all that "
+         "are found)", metavar="M,M,…"),
+    Flag("pruning_percentages", values.sparsities, "sparsities to compare with the dense networks "
+         "(default: all that are found)", metavar="S,S,…"),
+    Flag("allow_missing", None, "compare the networks that are there where fewer are than were "
+         "asked for"),
+    Flag("allow_mixed", None, "take networks of different recipes for one population, or compare "
+         "such populations"),
+)  # fmt: skip
+PIES = (
+    Flag("plot_umap", None, "map one network: dense, and each pruning at its highest sparsity"),
+    Flag("umap_id", FROM_0, "the network that is mapped (default: the first of the population)",
+         metavar="ID"),
+    Flag("plot_q_score", None, "draw Q-Score, Z-Score, L1 norm and softmax margin by image"),
+    Flag("resamples", values.integer(100, 10**6), "random halves of the networks behind the "
+         "interval of a PIE count", 1000),
+    Flag("permutations", values.integer(100, 10**6), "random exchanges of dense and pruned "
+         "networks behind the null", 1000),
+    Flag("null_index_start", FROM_0, "first id of more dense networks, for PIEs of dense against "
+         "dense (default: none)", metavar="ID"),
+)  # fmt: skip
+DEPTH = (
+    Flag("prediction_depth_models", values.integer(1, 10**4), "networks whose depth is measured, "
+         "the first of each population", 5, "K"),
+    Flag("pd_target", ("prediction", "label"), "what the probes must agree with in the figures; "
+         "the table has both", "prediction"),
+    Flag("pd_bank", ("clean", "augmented"), "training images among which the probes look for "
+         "neighbours; the released code had augmented ones", "clean"),
+)  # fmt: skip
+ANALYSIS = (
+    Flag("batch_size", COUNT, "images a forward pass", 256),
+    Flag("knn", COUNT, "neighbours that vote in a probe", 30, "k"),
+)
+RUN = (
+    Flag("cuda_device", values.integer(-1, 1023), "GPU to use; -1 is the CPU, which is also used "
+         "where there is no GPU", 0, "ID"),
+    Flag("figure_format", ("png", "pdf"), "pdf: each figure as PDF too, with its fonts", "png"),
+    Flag("overwrite", None, "make again what exists, also where it was made by another recipe"),
+    Flag("debug", None, "show the traceback of an error"),
+)  # fmt: skip
+MAKING = (
+    Flag("compile", None, "compile each loss and its backward pass, a minute for each; for a GPU "
+         "with small batches, where they run as CUDA graphs. Another rounding, so other networks"),
+    Flag("dry_run", None, "print the recipe (epochs, steps, learning rates, sparsities) and train "
+         "nothing"),
+)  # fmt: skip
+# Of the flags that all scripts share, these define what is learned too.
+IN_EVERY_RECIPE = ("preset", "released_quirks", "seed", "limit", "precision", "image_size")
 
 
 def training(description: str, learner: str) -> Parser:
     """The flags of `clr_training.py` and `sup_training.py`."""
-    defaults = {
-        name: flags | presets.NETWORK[name] for name, flags in presets.TRAINING[learner].items()
+    presets = {
+        name: flags | recipes.NETWORK[name] for name, flags in recipes.TRAINING[learner].items()
     }
-    parser = Parser(description, learner, defaults)
-    parser.recipe_flags += ARCHITECTURE
-    recipe = parser.recipe
-    recipe("--epochs", _integer(1, 10**6), unit="epochs")
-    recipe("--batch_size", _integer(1, 10**6), unit="images a step")
-    recipe("--learning_rate", _positive, unit="of SGD at its highest")
-    recipe("--weight_decay", _not_negative, unit="L2, added to the gradient")
-    recipe("--momentum", _fraction, 0.9, unit="of SGD")
-    recipe("--cosine_annealing", None, unit="let the learning rate fall as a half cosine")
-    recipe("--warmup_epochs", _integer(0, 10**6), unit="epochs of linear warm-up")
-    if learner == "SupCon":
-        recipe("--method", _choice("SupCon", "SimCLR"), "SupCon", unit="with or without labels")
-        recipe("--projection_head", _choice("mlp", "linear"), "mlp", unit="before the loss")
-        _contrastive(recipe)
-    parser.add_argument(
-        "--pruning_percentages",
-        type=_sparsities,
-        default=[0.0],
-        metavar="S,S,…",
-        help="sparsities to train, as fractions; 0.0 is the dense network (default: 0.0)",
-    )
-    parser.add_argument(
-        "--pruning_method",
-        choices=paths.PRUNING_METHODS[:2],
-        default="GMP",
-        help="gradual pruning that starts early (GMP) or late (default: GMP)",
-    )
-    step = _integer(0, 10**9)
-    recipe("--begin_step", step, unit="step of the first pruning event (GMP: 1.25 %% of training)")
-    recipe("--end_step", step, unit="step by which the last pruning event has happened")
-    recipe("--frequency", _integer(1, 10**9), unit="steps between pruning events")
-    recipe("--allocation", _choice("uniform", "global"), "uniform", unit="sparsity by layer")
-    _making(parser)
+    recipe = TRAINING + (SUPCON_TRAINING + CONTRASTIVE if learner == "SupCon" else ())
+    parser = Parser(description, learner, presets, recipe=(*NETWORK, *recipe, *GRADUAL))
+    parser.groups(NETWORK, recipe, GRADUAL_CELLS + GRADUAL, MAKING)
     return parser
 
 
 def pruning_finetune(description: str, learner: str) -> Parser:
     """The flags of `clr_pruning_finetune.py` and `sup_pruning_finetune.py`."""
-    parser = Parser(description, learner, presets.FINETUNING[learner])
-    recipe = parser.recipe
-    parser.add_argument(
-        "--pruning_percentages",
-        type=_sparsities,
-        metavar="S,S,…",
-        help="sparsities, as fractions; 0.0 only fine-tunes, as a control"
-        + parser.default_text("pruning_percentages"),
-    )
-    recipe("--epochs", _integer(1, 10**6), unit="epochs of fine-tuning")
-    recipe("--batch_size", _integer(1, 10**6), unit="images a step")
-    recipe("--learning_rate", _positive, unit="of SGD with Nesterov momentum, constant")
-    recipe("--allocation", _choice("global", "uniform"), "global", unit="sparsity by layer")
-    if learner == "SupCon":
-        losses = _choice("cross_entropy", "supcon")
-        recipe("--finetune_loss", losses, "cross_entropy", unit="supcon: through the encoder only")
-        _contrastive(recipe)
-    _making(parser)
+    recipe = FINETUNING + (SUPCON_FINETUNING + CONTRASTIVE if learner == "SupCon" else ())
+    presets = recipes.FINETUNING[learner]
+    parser = Parser(description, learner, presets, recipe=(*recipe, *ONE_SHOT))
+    parser.groups(NETWORK, recipe, ONE_SHOT_CELLS + ONE_SHOT, MAKING)
     return parser
-
-
-def _making(parser: Parser) -> None:
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile each loss and its backward pass, a minute for each; for a GPU with small "
-        "batches, where they run as CUDA graphs. Another rounding, so other networks",
-    )
-    parser.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="print the recipe (epochs, steps, learning rates, sparsities) and train nothing",
-    )
 
 
 def pie_detection(description: str, learner: str) -> Parser:
     """The flags of `clr_pie_kmodels_detection.py` and `sup_pie_kmodels_detection.py`."""
-    parser = _analysis(description, learner)
-    parser.add_argument(
-        "--plot_umap",
-        action="store_true",
-        help="map one network: dense, and each pruning method at its highest sparsity",
-    )
-    parser.add_argument(
-        "--umap_id",
-        type=_integer(0, 10**6),
-        metavar="ID",
-        help="the network that is mapped (default: the first of the population)",
-    )
-    parser.add_argument(
-        "--resamples",
-        type=_integer(100, 10**6),
-        default=1000,
-        metavar="N",
-        help="random halves of the networks behind the interval of a PIE count (default: 1000)",
-    )
-    parser.add_argument(
-        "--permutations",
-        type=_integer(100, 10**6),
-        default=1000,
-        metavar="N",
-        help="random exchanges of dense and pruned networks behind the null (default: 1000)",
-    )
-    parser.add_argument(
-        "--null_index_start",
-        type=_integer(0, 10**6),
-        metavar="ID",
-        help="first id of more dense networks, for PIEs of dense against dense (default: none)",
-    )
-    parser.add_argument(
-        "--plot_q_score", action="store_true", help="draw Q-Score, Z-Score and L1 norm by example"
-    )
-    return parser
+    return _analysis(description, learner, PIES)
 
 
 def prediction_depth(description: str, learner: str) -> Parser:
     """The flags of `clr_prediction_depth.py` and `sup_prediction_depth.py`."""
-    parser = _analysis(description, learner)
-    parser.add_argument(
-        "--prediction_depth_models",
-        type=_integer(1, 10**4),
-        default=5,
-        metavar="K",
-        help="networks whose depth is measured, the first of each population (default: 5)",
-    )
-    parser.add_argument(
-        "--pd_target",
-        choices=("prediction", "label"),
-        default="prediction",
-        help="what the probes must agree with in the figures; the table has both "
-        "(default: prediction)",
-    )
-    parser.add_argument(
-        "--pd_bank",
-        choices=("clean", "augmented"),
-        default="clean",
-        help="training images among which the probes look for neighbours; the released code had "
-        "augmented ones (default: clean)",
-    )
+    return _analysis(description, learner, DEPTH)
+
+
+def _analysis(description: str, learner: str, flags: Sequence[Flag]) -> Parser:
+    parser = Parser(description, learner, {preset: {} for preset in recipes.NETWORK})
+    parser.groups(NETWORK, (), ANALYSED_CELLS, (), analysis=(*flags, *ANALYSIS))
     return parser
-
-
-def _analysis(description: str, learner: str) -> Parser:
-    parser = Parser(description, learner, {"paper": {}, "digits": {}})
-    parser.add_argument(
-        "--pruning_methods",
-        type=_pruning_methods,
-        default=list(paths.PRUNING_METHODS),
-        metavar="M,M,…",
-        help="of GMP, later_GMP, global (default: all three)",
-    )
-    parser.add_argument(
-        "--pruning_percentages",
-        type=_sparsities,
-        metavar="S,S,…",
-        help="sparsities to compare with the dense networks (default: all that are found)",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=_integer(1, 10**6),
-        default=256,
-        metavar="N",
-        help="images a forward pass (default: 256)",
-    )
-    parser.add_argument(
-        "--knn",
-        type=_integer(1, 10**6),
-        default=30,
-        metavar="k",
-        help="neighbours that vote in a probe (default: 30)",
-    )
-    parser.add_argument(
-        "--allow_missing",
-        action="store_true",
-        help="compare the networks that are there where fewer are than were asked for",
-    )
-    parser.add_argument(
-        "--allow_mixed",
-        action="store_true",
-        help="take networks of different recipes for one population, or compare such populations",
-    )
-    return parser
-
-
-def _contrastive(recipe: Callable[..., None]) -> None:
-    recipe("--temperature", _positive, unit="of the contrastive loss")
-    recipe("--base_temperature", _positive, 0.07, unit="the loss is scaled by temperature / this")
-    recipe("--head_epochs", _integer(1, 10**6), unit="epochs of the linear classifier")
-    recipe("--batch_size_head", _integer(1, 10**6), unit="images a step of the classifier")
-    views = "views of each image, encoded once for all its epochs; 0: new ones in every epoch"
-    recipe("--head_views", _integer(0, 1000), 0, unit=views)
-
-
-def _choice(*choices: str) -> Callable[[str], str]:
-    """An argparse type that accepts just these words."""
-
-    def choice(text: str) -> str:
-        if text not in choices:
-            _refuse(text, "one of " + ", ".join(choices))
-        return text
-
-    choice.metavar = "|".join(choices)  # type: ignore[attr-defined]
-    return choice
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors, presets, and a list of the flags that form the recipe."""
 
-    def __init__(self, description: str, learner: str, defaults: dict[str, dict[str, Any]]):
+    def __init__(
+        self,
+        description: str,
+        learner: str,
+        presets: dict[str, dict[str, Any]],
+        recipe: Sequence[Flag] = (),
+    ):
         super().__init__(
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.defaults = defaults
-        self.recipe_flags = ["preset", "released_quirks", "seed", "limit", "precision"]
+        self.presets = presets
+        self.recipe = [*IN_EVERY_RECIPE, *(flag.name for flag in recipe)]
         self.set_defaults(learner=learner)
-        self._study_flags()
-        self._network_and_run_flags()
 
-    def recipe(
-        self, flag: str, kind: Callable[[str], Any] | None, default: Any = None, *, unit: str
+    def groups(
+        self,
+        network: Sequence[Flag],
+        recipe: Sequence[Flag],
+        pruning: Sequence[Flag],
+        run: Sequence[Flag],
+        analysis: Sequence[Flag] = (),
     ) -> None:
-        """Add a flag that changes what is learned; `kind` None makes it --flag / --no-flag."""
-        name = flag.removeprefix("--")
-        self.recipe_flags.append(name)
-        text = unit + (f" (default: {default})" if default is not None else self.default_text(name))
-        if kind is None:
-            self.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        else:
-            metavar = getattr(kind, "metavar", "N")
-            self.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+        """Add the flags, in the groups of `--help`."""
+        self._group("study", STUDY)
+        self._group("network", network)
+        self._group("recipe", [*RECIPE, *recipe])
+        self._group("pruning", pruning)
+        self._group("analysis", analysis)
+        self._group("run", [*RUN, *run])
 
-    def default_text(self, name: str) -> str:
+    def _group(self, title: str, flags: Sequence[Flag]) -> None:
+        group = self.add_argument_group(title)
+        for flag in flags:
+            name, text = f"--{flag.name}", flag.help + self._default_text(flag)
+            if flag.kind is None:
+                group.add_argument(name, action="store_true", help=text)
+            elif flag.kind is bool:
+                group.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+            elif isinstance(flag.kind, tuple):
+                group.add_argument(name, choices=flag.kind, default=flag.default, help=text)
+            else:
+                group.add_argument(
+                    name, type=flag.kind, default=flag.default, metavar=flag.metavar, help=text
+                )
+
+    def _default_text(self, flag: Flag) -> str:
         """`(default: paper 205, digits 15)`, or nothing for a flag that no preset sets."""
-        values = {preset: flags.get(name) for preset, flags in self.defaults.items()}
-        if all(value is None for value in values.values()):
+        if flag.kind is None or "(default" in flag.help:
             return ""
-        shown = {
-            preset: ",".join(map(str, value)) if isinstance(value, list) else value
-            for preset, value in values.items()
-        }
-        return (
-            " (default: " + ", ".join(f"{preset} {value}" for preset, value in shown.items()) + ")"
-        )
-
-    def architecture_text(self, name: str) -> str:
-        """Training makes an architecture; the other scripts take it from the files."""
-        return self.default_text(name) or " (default: as stored; files that differ are refused)"
-
-    def _study_flags(self) -> None:
-        add = self.add_argument
-        add(
-            "--cuda_device",
-            type=_integer(-1, 1023),
-            default=0,
-            metavar="ID",
-            help="GPU to use; -1 is the CPU, which is also used where there is no GPU (default: 0)",
-        )
-        add(
-            "--dataset",
-            type=_dataset,
-            default="cifar10",
-            metavar="cifar10|digits|PATH",
-            help="data set, or a folder with train/<class>/* and test/<class>/* images "
-            "(default: cifar10)",
-        )
-        add(
-            "--data_dir",
-            type=_folder,
-            default=Path("data"),
-            metavar="DIR",
-            help="where CIFAR-10 is or will be put (default: data)",
-        )
-        add(
-            "--models_dir",
-            type=_folder,
-            default=Path("models"),
-            metavar="DIR",
-            help="networks, in a folder for each data set (default: models)",
-        )
-        add(
-            "--pies_dir",
-            type=_folder,
-            default=Path("pies"),
-            metavar="DIR",
-            help="figures and tables, in a folder for each data set (default: pies)",
-        )
-        add(
-            "--models_number",
-            type=_integer(1, 10**4),
-            default=30,
-            metavar="K",
-            help="networks in a population (default: 30)",
-        )
-        add(
-            "--index_start",
-            type=_integer(0, 10**6),
-            default=0,
-            metavar="ID",
-            help="id of the first network (default: 0)",
-        )
-
-    def _network_and_run_flags(self) -> None:
-        add = self.add_argument
-        add(
-            "--seed",
-            type=_integer(0, 2**31 - 1),
-            default=0,
-            metavar="N",
-            help="seed of all randomness (default: 0)",
-        )
-        add(
-            "--model_depth",
-            type=_depth,
-            metavar="N",
-            help="convolutions, 6n+4" + self.architecture_text("model_depth"),
-        )
-        add(
-            "--widen_factor",
-            type=_integer(1, 100),
-            metavar="N",
-            help="times 16, 32, 64 channels" + self.architecture_text("widen_factor"),
-        )
-        add(
-            "--dropout",
-            type=_fraction,
-            metavar="P",
-            help="probability inside the blocks" + self.architecture_text("dropout"),
-        )
-        add(
-            "--preset",
-            choices=("paper", "digits"),
-            help="defaults of the recipe (default: digits for digits, else paper)",
-        )
-        add(
-            "--precision",
-            choices=("auto", "fp32", "bf16"),
-            default="auto",
-            help="of training; auto is bf16 on a GPU that has it, else fp32; "
-            "analysis is always fp32 (default: auto)",
-        )
-        add(
-            "--limit",
-            type=_integer(1, 10**9),
-            metavar="N",
-            help="use so many training images, the first of each class (default: all)",
-        )
-        add(
-            "--test_limit",
-            type=_integer(1, 10**9),
-            metavar="N",
-            help="use so many test images, the first of each class (default: all)",
-        )
-        add(
-            "--figure_format",
-            choices=("png", "pdf"),
-            default="png",
-            help="pdf: each figure as PDF too, with its fonts (default: png)",
-        )
-        add(
-            "--released_quirks",
-            action="store_true",
-            help="what the released code did: flip images upside down too when classifying, and "
-            "normalise with its constants, one of which has two digits swapped",
-        )
-        add(
-            "--overwrite",
-            action="store_true",
-            help="make again what exists, also where it was made by another recipe",
-        )
-        add("--debug", action="store_true", help="show the traceback of an error")
+        if flag.default is not None:
+            return f" (default: {_shown(flag.default)})"
+        of_presets = {name: flags.get(flag.name) for name, flags in self.presets.items()}
+        if any(value is not None for value in of_presets.values()):
+            shown = ", ".join(f"{name} {_shown(value)}" for name, value in of_presets.items())
+            return f" (default: {shown})"
+        stored = flag.name in recipes.ARCHITECTURE
+        return " (default: as stored; files that differ are refused)" if stored else ""
 
     def parse_args(  # type: ignore[override]
         self, argv: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
         """Parse, fill the preset in, check flags against each other, collect `args.recipe`."""
         args = super().parse_args(argv, namespace)
-        if args.preset is None:
-            args.preset = "digits" if args.dataset == "digits" else "paper"
-        for name, value in self.defaults[args.preset].items():
-            if getattr(args, name, value) is None:
+        words = study.dataset_words(args.dataset)
+        args.preset = args.preset or words.preset
+        for name, value in self.presets[args.preset].items():
+            if getattr(args, name) is None:
                 setattr(args, name, value)
-        _check_schedule(self, args)
+        if not words.is_resizable and args.image_size not in (None, words.image_size):
+            self.error(f"argument --image_size: {args.image_size}: {args.dataset} has images of "
+                       f"{words.image_size}")  # fmt: skip
+        args.image_size = args.image_size or words.image_size
+        self._check_steps(args)
         args.architecture = {
-            name: getattr(args, name) for name in ARCHITECTURE if getattr(args, name) is not None
+            name: getattr(args, name)
+            for name in recipes.ARCHITECTURE
+            if getattr(args, name) is not None
         }
-        args.recipe = {name: getattr(args, name) for name in self.recipe_flags}
+        args.recipe = {name: getattr(args, name) for name in self.recipe}
         args.ids = range(args.index_start, args.index_start + args.models_number)
-        name = Path(args.dataset).resolve().name if args.dataset != "cifar10" else "cifar10"
-        args.models = args.models_dir / name
-        args.pies = args.pies_dir / name
-        args.logs = Path("logs") / name
+        args.name = paths.dataset_name(args.dataset, args.models_dir)
+        args.models = args.models_dir / args.name
+        args.pies = args.pies_dir / args.name
+        args.logs = Path("logs") / args.name
         return args
 
     def error(self, message: str) -> NoReturn:
@@ -425,101 +304,22 @@ class Parser(argparse.ArgumentParser):
         line = runtime.one_line(f"{Path(sys.argv[0]).name}: {message}")
         self.exit(runtime.EXIT_ARGUMENTS, f"{line}\n")
 
-
-def _check_schedule(parser: Parser, args: argparse.Namespace) -> None:
-    begin, end = getattr(args, "begin_step", None), getattr(args, "end_step", None)
-    if (begin is None) != (end is None):
-        parser.error("argument --begin_step: give --begin_step and --end_step together or neither")
-    if begin is None or end is None:
-        return
-    if begin >= end:
-        parser.error(f"argument --begin_step: {begin}: must be less than --end_step {end}")
-    if args.frequency is not None and args.frequency > end - begin:
-        parser.error(
-            f"argument --frequency: {args.frequency}: at most --end_step minus --begin_step, "
-            f"{end - begin}"
-        )
-
-
-def _refuse(text: str, accepted: str) -> NoReturn:
-    raise argparse.ArgumentTypeError(f"{text!r}: give {accepted}")
+    def _check_steps(self, args: argparse.Namespace) -> None:
+        begin, end = getattr(args, "begin_step", None), getattr(args, "end_step", None)
+        if (begin is None) != (end is None):
+            self.error(
+                "argument --begin_step: give --begin_step and --end_step together or neither"
+            )
+        if begin is None or end is None:
+            return
+        if begin >= end:
+            self.error(f"argument --begin_step: {begin}: must be less than --end_step {end}")
+        if args.frequency is not None and args.frequency > end - begin:
+            self.error(
+                f"argument --frequency: {args.frequency}: at most --end_step minus --begin_step, "
+                f"{end - begin}"
+            )
 
 
-# Python also reads 1_0, " 5" and digits of other scripts as numbers.
-_WHOLE = re.compile(r"[+-]?[0-9]+")
-_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-def _number(text: str, accepted: str, is_valid: Callable[[float], bool]) -> float:
-    value = float(text) if _DECIMAL.fullmatch(text) else math.nan
-    if not (math.isfinite(value) and is_valid(value)):
-        _refuse(text, accepted)
-    return value
-
-
-def _positive(text: str) -> float:
-    return _number(text, "a number above 0", lambda value: value > 0)
-
-
-def _not_negative(text: str) -> float:
-    return _number(text, "a number of at least 0", lambda value: value >= 0)
-
-
-def _fraction(text: str) -> float:
-    return _number(text, "a number from 0 to below 1", lambda value: 0 <= value < 1)
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        # the length first: Python refuses to read numbers of thousands of digits
-        value = int(text) if len(text) <= 20 and _WHOLE.fullmatch(text) else low - 1
-        if not low <= value <= high:
-            _refuse(text, f"a whole number from {low} to {high}")
-        return value
-
-    return integer
-
-
-def _depth(text: str) -> int:
-    value = _integer(10, 1000)(text)
-    if value % 6 != 4:
-        _refuse(text, "a depth of the form 6n+4: 10, 16, 22, 28, …")
-    return value
-
-
-def _sparsities(text: str) -> list[float]:
-    accepted = "sparsities from 0 to below 1, separated by commas, each once"
-    try:
-        values = [
-            abs(round(_fraction(part.strip()), 10)) for part in text.split(",")
-        ]  # -0.0 is 0.0
-    except argparse.ArgumentTypeError:
-        _refuse(text, accepted)
-    if len(set(values)) < len(values) or max(values) == 1:  # ten decimals are kept
-        _refuse(text, accepted)
-    return values
-
-
-def _pruning_methods(text: str) -> list[str]:
-    values = [part.strip().replace(" ", "_") for part in text.split(",")]
-    if not set(values) <= set(paths.PRUNING_METHODS) or len(set(values)) < len(values):
-        _refuse(text, "some of GMP, later_GMP, global, separated by commas, each once")
-    return values
-
-
-def _folder(text: str) -> Path:
-    if not text or "\0" in text or any(len(part.encode()) > 255 for part in Path(text).parts):
-        _refuse(text, "a folder whose name a file system can hold")
-    try:
-        is_other = Path(text).exists() and not Path(text).is_dir()
-    except OSError as error:  # too long as a whole, say
-        _refuse(text, f"a folder ({error.strerror})")
-    if is_other:
-        _refuse(text, "a folder; this is a file")
-    return Path(text)
-
-
-def _dataset(text: str) -> str:
-    if text not in ("cifar10", "digits") and not _folder(text).is_dir():
-        _refuse(text, "cifar10, digits, or an existing folder with train/ and test/")
-    return text
+def _shown(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value

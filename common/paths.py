@@ -5,71 +5,58 @@ Names are built from fixed words and numbers only, never from the contents of a 
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
-LEARNERS = ("supervised", "SupCon")
-DENSE = "dense"
-PRUNING_METHODS = ("GMP", "later_GMP", "global")
-
-
-class Cell(NamedTuple):
-    """One population of the study: how it learned, how and how much it was pruned."""
-
-    learner: str
-    pruning_method: str
-    sparsity: float
-
-    def __str__(self) -> str:
-        return f"{self.learner} {self.pruning_method} {format_sparsity(self.sparsity)}"
+from common.study import (
+    DATASETS,
+    DENSE,
+    EARLY,
+    LATER,
+    LEARNERS,
+    ONE_SHOT,
+    PRUNINGS,
+    Cell,
+    format_sparsity,
+)
 
 
-def dense_cell(learner: str) -> Cell:
-    """The population that `learner`'s pruned networks are compared with."""
-    return Cell(learner, DENSE, 0.0)
+def dataset_name(dataset: str, models_dir: Path | None = None) -> str:
+    """The word of a data set; of a folder the last component as the user wrote it.
 
-
-def training_script(learner: str) -> str:
-    """The script that makes this learner's dense networks."""
-    return "clr_training.py" if learner == "SupCon" else "sup_training.py"
-
-
-def making_script(cell: Cell) -> str:
-    """The script that makes the networks of this cell."""
-    if cell.pruning_method == "global":
-        return training_script(cell.learner).replace("training", "pruning_finetune")
-    return training_script(cell.learner)
-
-
-def format_sparsity(sparsity: float) -> str:
-    """As many decimals as the number needs, two at least: 0.90, 0.975."""
-    text = f"{sparsity:.10f}".rstrip("0")
-    return text + "0" * max(0, 2 - len(text.partition(".")[2]))
+    Earlier versions took the name of a link's target: where only that has networks, it stays.
+    """
+    if dataset in DATASETS:
+        return dataset
+    written, target = (Path.cwd() / os.path.normpath(dataset)).name, Path(dataset).resolve().name
+    if models_dir and (models_dir / target).is_dir() and not (models_dir / written).exists():
+        return target
+    return written
 
 
 def network_stem(cell: Cell, network_id: int) -> str:
     """`supervised_global_s0.90_id03`: the name of one network, in files, logs and figures."""
-    sparsity = format_sparsity(cell.sparsity)
-    return f"{cell.learner}_{cell.pruning_method}_s{sparsity}_id{network_id:02d}"
+    return f"{cell_stem(cell)}_id{network_id:02d}"
+
+
+def cell_stem(cell: Cell) -> str:
+    """`supervised_global_s0.90`: the name of a cell in files."""
+    return f"{cell.learner}_{cell.pruning_method}_s{format_sparsity(cell.sparsity)}"
 
 
 def checkpoints(models: Path, cell: Cell, network_id: int) -> dict[str, Path]:
     """The files of one network by part: the whole network, or SupCon's encoder and head."""
-    stem = network_stem(cell, network_id)
-    if cell.learner == "SupCon":
-        return {part: models / f"{stem}_{part}.pt" for part in ("encoder", "head")}
-    return {"network": models / f"{stem}.pt"}
+    stem, parts = network_stem(cell, network_id), LEARNERS[cell.learner].parts
+    if len(parts) == 1:
+        return {parts[0]: models / f"{stem}.pt"}
+    return {part: models / f"{stem}_{part}.pt" for part in parts}
 
 
 def training_state(models: Path, cell: Cell, network_id: int) -> Path:
     """Where an interrupted training of this network waits to be continued."""
     return models / f".{network_stem(cell, network_id)}.state.pt"
-
-
-def previous(state: Path) -> Path:
-    """Where the training state before this one is kept."""
-    return state.with_name(f"{state.stem}.previous{state.suffix}")
 
 
 def corrupt(damaged: Path) -> Path:
@@ -87,45 +74,28 @@ def lock(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
 
 
+def temporary(path: Path, process: str) -> Path:
+    """Where this process writes a file before it takes its place; `process` is an id or a glob."""
+    return path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
 _NETWORK = re.compile(
-    r"(?P<learner>supervised|SupCon)_(?P<pruning>dense|GMP|later_GMP|global)"
-    r"_s(?P<sparsity>0\.\d{2,10})_id(?P<id>\d{2,7})(?:_encoder)?\.pt",
+    rf"(?P<learner>{_any_of(LEARNERS)})_(?P<pruning>{_any_of([DENSE, *PRUNINGS])})"
+    rf"_s(?P<sparsity>0\.\d{{2,10}})_id(?P<id>\d{{2,7}})(?:_(?:encoder|head))?\.pt",
     re.ASCII,
 )
 
 
-# The released code of arXiv 2207.00200 put CIFAR-10 networks flat into models/, and named them so:
-_RELEASED_SUPERVISED = re.compile(
-    r"wideResNet_(?P<tag>global_|)(?P<sparsity>0(?:\.\d{1,10})?)pruning_\d+epochs_\d+depth_[\d.]+dropout"
-    r"_id(?P<id>\d{1,6})\.pt",
-    re.ASCII,
-)
-_RELEASED_SUPCON = re.compile(
-    r"WideResNet_encoder_(?:SupCon|SimCLR)_(?P<sparsity>0(?:\.\d{1,10})?)pruning(?P<tag>_later|_global|)"
-    r"_\d+batch_[\d.]+temperature_\d+epochs_id(?P<id>\d{1,6})\.pt",
-    re.ASCII,
-)
-_RELEASED_TAGS = {"": "GMP", "_later": "later_GMP", "_global": "global", "global_": "global"}
-
-
-def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Path]]]:
-    """Files of the released code that lie beside the folder `models` of CIFAR-10, by network."""
-    found: dict[tuple[Cell, int], list[dict[str, Path]]] = {}
-    if models.name != "cifar10":
-        return found
-    for path in sorted(models.parent.glob("?ideResNet_*.pt")):
-        files = {"network": path}
-        learner, match = "supervised", _RELEASED_SUPERVISED.fullmatch(path.name)
-        if match is None:
-            learner, match = "SupCon", _RELEASED_SUPCON.fullmatch(path.name)
-            head = path.with_name(path.name.replace("_encoder_", "_head_", 1))
-            files = {"encoder": path, "head": head}
-        if match is not None and all(file.exists() for file in files.values()):
-            sparsity = float(match["sparsity"])
-            pruning = _RELEASED_TAGS[match["tag"]] if sparsity or match["tag"] else DENSE
-            key = Cell(learner, pruning, sparsity), int(match["id"])
-            found.setdefault(key, []).append(files)
-    return found
+def network_of(path: Path) -> tuple[Cell, int] | None:
+    """The cell and id that the name of a network's file tells; None for another file."""
+    match = _NETWORK.fullmatch(path.name)
+    if match is None:
+        return None
+    return Cell(match["learner"], match["pruning"], float(match["sparsity"])), int(match["id"])
 
 
 def networks_present(models: Path) -> dict[Cell, set[int]]:
@@ -134,13 +104,65 @@ def networks_present(models: Path) -> dict[Cell, set[int]]:
     found: dict[Cell, set[int]] = {}
     for cell, network_id in released_networks(models):
         found.setdefault(cell, set()).add(network_id)
-    for path in sorted(models.glob("*.pt")):
-        if match := _NETWORK.fullmatch(path.name):
-            cell = Cell(match["learner"], match["pruning"], float(match["sparsity"]))
-            network_id = int(match["id"])
-            if all(part.exists() for part in checkpoints(models, cell, network_id).values()):
-                found.setdefault(cell, set()).add(network_id)
+    for network in filter(None, map(network_of, models.glob("*.pt"))):
+        if all(part.exists() for part in checkpoints(models, *network).values()):
+            found.setdefault(network[0], set()).add(network[1])
     return dict(sorted(found.items()))
+
+
+# The released code of arXiv 2207.00200 put CIFAR-10 networks flat into models/, and named them so.
+# Encoder and head name the epochs of their own stage.
+_SPARSITY = r"(?P<sparsity>0(?:\.\d{1,10})?)"
+_RELEASED_SUPERVISED = re.compile(
+    rf"wideResNet_(?P<tag>global_|){_SPARSITY}pruning_\d+epochs_\d+depth_[\d.]+dropout"
+    r"_id(?P<id>\d{1,6})\.pt",
+    re.ASCII,
+)
+_RELEASED_SUPCON = re.compile(
+    rf"WideResNet_(?P<part>encoder|head)_(?P<method>SupCon|SimCLR)_{_SPARSITY}pruning"
+    r"(?P<tag>_later|_global|)_(?P<batch>\d+)batch_(?P<temperature>[\d.]+)temperature"
+    r"_\d+epochs_id(?P<id>\d{1,6})\.pt",
+    re.ASCII,
+)
+_RELEASED_PRUNING = {"": EARLY, "_later": LATER, "_global": ONE_SHOT, "global_": ONE_SHOT}
+# A folder is CIFAR-10 to released networks if its name begins so: `cifar10-jpeg`, a link `cifar10`.
+_CIFAR10 = re.compile(r"cifar10(?!\d).*")
+
+
+def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Path]]]:
+    """Files of the released code that lie beside or in the folder `models` of CIFAR-10, by network.
+    Several candidates for one network are all listed."""
+    if not _CIFAR10.fullmatch(models.name):
+        return {}
+    found: dict[tuple[Cell, int], list[dict[str, Path]]] = {}
+    parts: dict[tuple[str, ...], dict[str, list[Path]]] = {}
+    for path in sorted([*models.parent.glob("?ideResNet_*.pt"), *models.glob("?ideResNet_*.pt")]):
+        if match := _RELEASED_SUPERVISED.fullmatch(path.name):
+            found.setdefault(_released_network("supervised", match), []).append({"network": path})
+        elif match := _RELEASED_SUPCON.fullmatch(path.name):
+            names = ("method", "sparsity", "tag", "batch", "temperature", "id")
+            of_network = parts.setdefault(match.group(*names), {"encoder": [], "head": []})
+            of_network[match["part"]].append(path)
+            found.setdefault(_released_network("SupCon", match), [])
+    for (_, sparsity, tag, _, _, network_id), paths in parts.items():
+        network = _released_cell("SupCon", sparsity, tag), int(network_id)
+        found[network] += [
+            {"encoder": encoder, "head": head}
+            for encoder in paths["encoder"]
+            for head in paths["head"]
+        ]
+    return {network: candidates for network, candidates in found.items() if candidates}
+
+
+def _released_network(learner: str, match: re.Match[str]) -> tuple[Cell, int]:
+    return _released_cell(learner, match["sparsity"], match["tag"]), int(match["id"])
+
+
+def _released_cell(learner: str, sparsity: str, tag: str) -> Cell:
+    """Dense networks carry the tag of the schedule that they did not need: `_later`, or none."""
+    pruning = _RELEASED_PRUNING[tag]
+    is_dense = float(sparsity) == 0 and pruning != ONE_SHOT
+    return Cell(learner, DENSE if is_dense else pruning, float(sparsity))
 
 
 def log(logs: Path, cell: Cell, network_id: int) -> Path:
@@ -156,6 +178,26 @@ def curves(pies: Path, cell: Cell, network_id: int) -> Path:
 def summary(pies: Path) -> Path:
     """The long table with one row a number."""
     return pies / "summary.csv"
+
+
+def rows(pies: Path, cell: Cell, analysis: str) -> Path:
+    """The rows of summary.csv that one analysis made of one cell."""
+    return pies / "rows" / f"{analysis}.{cell_stem(cell)}.csv"
+
+
+def earlier_rows(pies: Path) -> Path:
+    """The rows that a version of this project wrote that kept no files of rows."""
+    return pies / "rows" / "earlier.csv"
+
+
+def rows_files(pies: Path) -> list[Path]:
+    """All files of rows that are there."""
+    return sorted((pies / "rows").glob("*.csv"))
+
+
+def analysis_of(rows: Path) -> str:
+    """The analysis that wrote a file of rows."""
+    return rows.name.partition(".")[0]
 
 
 def test_labels(pies: Path) -> Path:
@@ -214,8 +256,8 @@ def pies_distribution(pies: Path, cell: Cell, kind: str = "PIEs_distribution") -
 
 
 _PIES = re.compile(
-    r"PIEs_distribution_(?P<learner>supervised|SupCon)_(?P<sparsity>\d\.\d{2,10})sparsity"
-    r"_(?P<pruning>GMP|later_GMP|global)_pruning\.npz"
+    rf"PIEs_distribution_(?P<learner>{_any_of(LEARNERS)})_(?P<sparsity>\d\.\d{{2,10}})sparsity"
+    rf"_(?P<pruning>{_any_of(PRUNINGS)})_pruning\.npz"
 )
 
 
@@ -223,6 +265,12 @@ def cell_of_pies(path: Path) -> Cell | None:
     """The cell whose PIEs lie in this .npz, None for another file."""
     match = _PIES.fullmatch(path.name)
     return match and Cell(match["learner"], match["pruning"], float(match["sparsity"]))
+
+
+def pies_files(pies: Path) -> dict[Cell, Path]:
+    """The arrays of the PIEs that are there, by cell."""
+    found = ((cell_of_pies(path), path) for path in pies.glob("*/pies_distribution/*.npz"))
+    return {cell: path for cell, path in found if cell is not None}
 
 
 def overlap(pies: Path) -> Path:
@@ -254,3 +302,23 @@ def prediction_depth(pies: Path, cell: Cell, knn: int, kind: str = "PIEs") -> Pa
     learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
     name = f"Prediction_Depth_{kind}_{learner}_{pruning}_{sparsity}sparsity_{knn}knn.png"
     return pies / learner / "prediction_depth" / name
+
+
+# The figures of the report, in its order.
+REPORT_FIGURES = (
+    "comparison/overlap.png",
+    "*/umap/UMAP_*.png",
+    "comparison/common_PIEs_*.png",
+    "*/pies_distribution/PIEs_by_population_size_*.png",
+    "*/pies_distribution/class_impact_*.png",
+    "*/prediction_depth/*_PIEs_*.png",
+    "*/prediction_depth/*_probe_accuracy_*.png",
+    "*/q_score/Q-SCORE_*.png",
+    "*/pies_distribution/vote_distance_*.png",
+    "comparison/disagreement_*.png",
+)
+
+
+def report_figures(pies: Path) -> list[Path]:
+    """The figures of the report that are there."""
+    return [path for pattern in REPORT_FIGURES for path in sorted(pies.glob(pattern))]

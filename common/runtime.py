@@ -1,23 +1,21 @@
-"""Device, randomness, signals, exit codes: what every script needs and no experiment should see.
+"""Device, randomness, signals, exit codes: how a process runs and how it ends.
 
 Nothing heavy is imported at the top, so that a wrong flag is refused before torch is loaded.
 """
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
-import io
 import json
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -218,18 +216,6 @@ def pick_precision(asked: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it, so that hours of work do not end at a file that cannot be kept.
-    Raises Failure(EXIT_WRITE)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.tmp"
-        probe.write_bytes(b"0" * 4096)
-        probe.unlink()
-    except OSError as error:
-        raise Failure(EXIT_WRITE, f"{folder}: cannot write there ({error.strerror})") from error
-
-
 def seed_from(*keys: int | str) -> int:
     """A 63-bit seed that depends on every key: `seed_from(seed, network_id, "order", epoch)`.
 
@@ -245,97 +231,3 @@ def generator(*keys: int | str) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(seed_from(*keys))
-
-
-def append_log(path: Path, record: dict[str, Any]) -> None:
-    """Add one JSON line to a log; a log that cannot be written never stops an experiment."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as log:
-            log.write(json.dumps(record) + "\n")
-    except OSError as error:
-        print(f"log not written: {path}: {error.strerror}", file=sys.stderr)
-
-
-def replace_file(
-    path: Path, write: Callable[[Path], object], check: Callable[[Path], object]
-) -> None:
-    """Write a file beside its place, flush it to the disk, check it, and move it into place.
-
-    The previous file survives every failure. `write` and `check` get the temporary path; `check`
-    must raise if what was written cannot be read back.
-    """
-    replace_files({path: write}, check)
-
-
-def replace_files(
-    writes: Mapping[Path, Callable[[Path], object]], check: Callable[[Path], object]
-) -> None:
-    """`replace_file` for files that belong together: all are written and checked before the first
-    one is moved."""
-    temporary = {path: _temporary(path, str(os.getpid())) for path in writes}
-    try:
-        for path, write in writes.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(temporary[path])
-            with temporary[path].open("rb+") as written:
-                os.fsync(written.fileno())
-            check(temporary[path])
-        for path in writes:
-            temporary[path].replace(path)
-    finally:
-        for leftover in temporary.values():
-            leftover.unlink(missing_ok=True)
-    for folder in {path.parent for path in writes}:
-        _flush_folder(folder)
-
-
-def _temporary(path: Path, process: str) -> Path:
-    return path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
-
-
-def orphans(written: Iterable[Path]) -> list[Path]:
-    """What killed processes left half-written in place of these files; what others are writing at
-    this moment too, so that only who holds their lock may remove it."""
-    return [
-        orphan for path in written for orphan in path.parent.glob(_temporary(path, "[0-9]*").name)
-    ]
-
-
-def set_aside(damaged: Path, reason: str, aside: Path) -> None:
-    """Rename a damaged file rather than overwrite it, and say so in one line on stderr. Where
-    files may only be read it stays; one that another process has renamed already is no error."""
-    try:
-        damaged.replace(aside)
-        done = f"kept as {aside.name}"
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        done = f"not renamed ({error.strerror})"
-    print(one_line(f"{damaged}: {reason}; {done}"), file=sys.stderr)
-
-
-def _flush_folder(folder: Path) -> None:
-    """A renaming is on the disk only once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; one that says the same already is not touched."""
-    data = text.encode()
-    if path.exists() and path.read_bytes() == data:
-        return
-    replace_file(path, lambda temporary: temporary.write_bytes(data), lambda temporary: None)
-
-
-def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write a table as `write_text` does; None is an empty field."""
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerows(rows)
-    write_text(path, buffer.getvalue())

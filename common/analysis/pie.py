@@ -71,3 +71,29 @@ def directions(modal_dense: np.ndarray, modal_pruned: np.ndarray, target: np.nda
         int((is_pie & is_right).sum()),
         int((is_pie & ~was_right & ~is_right).sum()),
     )
+
+
+class Overlap(NamedTuple):
+    """How much two sets of images have in common, and what chance would give."""
+
+    common: int
+    jaccard: float  # common / union; 0 where both are empty
+    expected_jaccard: float  # of random sets of these sizes
+    p_value: float  # of at least so much in common (hypergeometric)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> Overlap:
+    """Overlap of the sets a and b, bool [N]. Raises ValueError for sets of other images."""
+    if a.shape != b.shape:
+        raise ValueError(f"sets of {a.shape} and {b.shape} images")
+    from scipy.stats import hypergeom
+
+    n, n_a, n_b = len(a), int(a.sum()), int(b.sum())
+    n_common = int((a & b).sum())
+    n_union = n_a + n_b - n_common
+    if n_union == 0:
+        return Overlap(0, 0.0, 0.0, 1.0)
+    chance = hypergeom(n, n_a, n_b)
+    possible = np.arange(max(0, n_a + n_b - n), min(n_a, n_b) + 1)
+    expected = float((chance.pmf(possible) * possible / (n_a + n_b - possible)).sum())
+    return Overlap(n_common, n_common / n_union, expected, float(chance.sf(n_common - 1)))

@@ -12,26 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from common.recipes import Augmentation
+
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds them
-
-
-class Augmentation(NamedTuple):
-    """What may happen to an image, in this order; the defaults do nothing."""
-
-    resized_crop_area: tuple[float, float] | None = None  # RandomResizedCrop, share of the area
-    crop_padding: int = 0  # RandomCrop, pixels of black around the image
-    horizontal_flip: float = 0.0  # probability
-    vertical_flip: float = 0.0  # probability
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # ColorJitter strengths
-    jitter_probability: float = 0.0
-    grayscale_probability: float = 0.0
-
-    def __str__(self) -> str:
-        """Only what happens: `crop padding 4, horizontal flip 0.5`."""
-        given = self._asdict().items()
-        defaults = self._field_defaults
-        shown = [f"{k.replace('_', ' ')} {v}" for k, v in given if v != defaults[k]]
-        return ", ".join(shown) or "no augmentation"
 
 
 class Parameters(NamedTuple):

@@ -6,15 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from common import presets
+from common import paths, recipes, study
 from common.runtime import EXIT_DATA, Failure
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ CIFAR10_CLASSES = (
 )
 # Groups of images in the summary, so no names of classes.
 RESERVED_NAMES = {"all", "pie", "non_pie"}
-FOLDER_IMAGE_SIZE = 32  # pixels; images of a folder data set are resized to this square
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
 
@@ -66,45 +66,46 @@ def load(
     dataset: str,
     data_dir: Path,
     device: torch.device,
+    image_size: int,
     limit: int | None = None,
     test_limit: int | None = None,
     released_normalisation: bool = False,
+    name: str = "",
 ) -> Dataset:
-    """Load `cifar10`, `digits` or a folder; raises Failure(EXIT_DATA) that names the bad file.
+    """Load a data set by its name in study.DATASETS, or a folder; raises Failure(EXIT_DATA) that
+    names the bad file.
 
+    image_size: side in pixels; images of another size are resized once, here.
     limit, test_limit: use so many images, class-balanced, the first of each class.
     released_normalisation: the constants of the released code in place of this data's mean, std.
+    name: what files call this data set (default: paths.dataset_name).
     """
-    if dataset == "digits":
-        name, classes, splits = "digits", *_digits()
-    elif dataset == "cifar10":
-        name, classes, splits = "cifar10", *_cifar10(data_dir)
+    limits = (limit, test_limit)
+    if dataset in LOADERS:
+        classes, splits = LOADERS[dataset](data_dir)
     else:
-        name = Path(dataset).resolve().name
-        classes, splits = _folder(Path(dataset), (limit, test_limit))
+        classes, splits = _folder(Path(dataset), limits, image_size)
     train, test = (
-        _split(images, labels, len(classes), at_most, flag, device)
+        _split(images, labels, len(classes), at_most, flag, image_size, device)
         for (images, labels), at_most, flag in zip(
-            splits, (limit, test_limit), ("--limit", "--test_limit"), strict=True
+            splits, limits, ("--limit", "--test_limit"), strict=True
         )
     )
     mean, std = channel_statistics(train.images)
     if released_normalisation:
-        mean, std = mean.new_tensor(presets.RELEASED_MEAN), std.new_tensor(presets.RELEASED_STD)
-    return Dataset(name, tuple(classes), train, test, mean, std)
+        mean, std = mean.new_tensor(recipes.RELEASED_MEAN), std.new_tensor(recipes.RELEASED_STD)
+    return Dataset(name or paths.dataset_name(dataset), tuple(classes), train, test, mean, std)
 
 
 def count_train_images(dataset: str, limit: int | None) -> int:
-    """How many training images `load` would give, without reading any."""
-    if dataset == "digits":
-        labels, n_classes = _digits()[1][0][1], 10
+    """How many training images `load` would give, without reading any; where classes differ in
+    size, --limit may give a few less."""
+    if dataset in LOADERS:
+        n_images = study.DATASETS[dataset].n_train
     else:
-        sizes = [5_000] * 10
-        if dataset != "cifar10":
-            train = Path(dataset) / "train"
-            sizes = [len(_image_files(train / name)) for name in _classes(Path(dataset))]
-        labels, n_classes = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
-    return len(first_of_each_class(labels, n_classes, limit))
+        train = Path(dataset) / "train"
+        n_images = sum(len(_image_files(train / name)) for name in _classes(Path(dataset)))
+    return n_images if limit is None else min(limit, n_images)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,6 +143,7 @@ def _split(
     n_classes: int,
     limit: int | None,
     flag: str,
+    image_size: int,
     device: torch.device,
 ) -> Split:
     chosen = first_of_each_class(labels, n_classes, limit)
@@ -149,7 +151,7 @@ def _split(
         raise Failure(
             EXIT_DATA, f"{limit} images cannot cover {n_classes} classes; use a higher {flag}"
         )
-    images = np.ascontiguousarray(images[chosen])
+    images = np.ascontiguousarray(_resized(images[chosen], image_size))
     labels = labels[chosen].astype(np.int64)
     digest = hashlib.blake2b(digest_size=16)
     for array in (np.array(images.shape), labels, images):
@@ -180,53 +182,99 @@ def _digits() -> tuple[tuple[str, ...], Arrays]:
     return tuple("0123456789"), ((images[train], labels[train]), (images[test], labels[test]))
 
 
-def _cifar10(data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
-    """CIFAR-10 through torchvision, which reads a batch only after its checksum matched."""
-    from torchvision.datasets import CIFAR10
+def _torchvision(
+    name: str, kind: str, data_dir: Path, read: Callable[[Any, bool], tuple[np.ndarray, np.ndarray]]
+) -> Arrays:
+    """A data set through torchvision, which reads a file only after its checksum matched. `read`
+    gives images [N,3,H,H] and labels [N] of the class torchvision.datasets.<kind>."""
+    from torchvision import datasets
 
-    def by_class_name(train: bool) -> tuple[np.ndarray, np.ndarray]:
-        data = CIFAR10(str(data_dir), train=train, download=True)
-        return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
-
+    source = getattr(datasets, kind)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(data_dir / ".cifar10.lock"):  # several processes may start at once
-            arrays = by_class_name(True), by_class_name(False)
+        with FileLock(data_dir / f".{name}.lock"):  # several processes may start at once
+            return read(source, True), read(source, False)
     except MemoryError:
         raise
     except Exception as error:  # torchvision raises what its network and archive layers raise
-        archive = data_dir / CIFAR10.filename
+        archives, expected = _files_of(source, data_dir)
+        wanted = ", ".join(f"{path.name} (md5 {md5}) at {path}" for path, md5 in archives)
         raise Failure(
             EXIT_DATA,
-            f"CIFAR-10 is neither in {data_dir} nor could it be downloaded ({error});"
-            f"{_bad_files(data_dir)} put {CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) at {archive}",
+            f"{name} is neither in {data_dir} nor could it be downloaded ({error});"
+            f"{_bad_files(expected)} put {wanted}",
         ) from error
-    return CIFAR10_CLASSES, arrays
 
 
-def _bad_files(data_dir: Path) -> str:
-    """Which of the files that are there are not what they should be."""
-    from torchvision.datasets import CIFAR10
+def _files_of(source: Any, data_dir: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
+    """The archives that can be put in place by hand, and the files that must be whole: unpacked
+    ones if there are any. Each with its md5."""
+    if hasattr(source, "split_list"):  # SVHN: a file for each split
+        archives = [
+            (data_dir / source.split_list[split][1], source.split_list[split][2])
+            for split in ("train", "test")
+        ]
+        return archives, archives
+    archives = [(data_dir / source.filename, source.tgz_md5)]
+    batches = data_dir / source.base_folder
+    if not batches.is_dir():
+        return archives, archives
+    unpacked = [*source.train_list, *source.test_list]
+    unpacked.append([source.meta["filename"], source.meta["md5"]])
+    return archives, [(batches / file, md5) for file, md5 in unpacked]
+
+
+def _bad_files(expected: list[tuple[Path, str]]) -> str:
+    """Which of these files are damaged; of unpacked ones, also which are missing."""
     from torchvision.datasets.utils import check_integrity
 
-    batches = data_dir / CIFAR10.base_folder
-    expected = [(batches / name, md5) for name, md5 in CIFAR10.train_list + CIFAR10.test_list]
-    expected += [(batches / CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
-    if not batches.is_dir():
-        expected = [(data_dir / CIFAR10.filename, CIFAR10.tgz_md5)]
-    expected = [pair for pair in expected if pair[0].exists() or batches.is_dir()]
+    if not any(path.exists() for path, _ in expected):
+        return ""
     bad = [str(path) for path, md5 in expected if not check_integrity(str(path), md5)]
     return f" missing or damaged: {', '.join(bad)};" if bad else ""
 
 
-def _folder(root: Path, limits: tuple[int | None, int | None]) -> tuple[tuple[str, ...], Arrays]:
+def _cifar(name: str, kind: str, data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
+    classes: list[str] = []
+
+    def read(source: Any, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        data = source(str(data_dir), train=train, download=True)
+        classes[:] = data.classes
+        return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
+
+    splits = _torchvision(name, kind, data_dir, read)
+    return tuple(classes), splits
+
+
+def _svhn(data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
+    """Street View House Numbers, cropped digits 0 … 9."""
+
+    def read(source: Any, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        data = source(str(data_dir), split="train" if train else "test", download=True)
+        return data.data, data.labels
+
+    return tuple("0123456789"), _torchvision("svhn", "SVHN", data_dir, read)
+
+
+# By the words of study.DATASETS: from --data_dir to the names of the classes and the two splits.
+LOADERS: dict[str, Callable[[Path], tuple[tuple[str, ...], Arrays]]] = {
+    "cifar10": partial(_cifar, "cifar10", "CIFAR10"),
+    "cifar100": partial(_cifar, "cifar100", "CIFAR100"),
+    "svhn": _svhn,
+    "digits": lambda data_dir: _digits(),
+}
+
+
+def _folder(
+    root: Path, limits: tuple[int | None, int | None], image_size: int
+) -> tuple[tuple[str, ...], Arrays]:
     """A folder with train/<class>/* and test/<class>/* images of any size."""
     classes = _classes(root)
     unknown = sorted(set(_class_folders(root / "test")) - set(classes))
     if unknown:
         raise Failure(EXIT_DATA, f"{root / 'test' / unknown[0]}: no such class in train/")
     arrays = [
-        _read_split(root / split, classes, limit)
+        _read_split(root / split, classes, limit, image_size)
         for split, limit in zip(("train", "test"), limits, strict=True)
     ]
     return classes, (arrays[0], arrays[1])
@@ -255,7 +303,7 @@ def _class_folders(split: Path) -> tuple[str, ...]:
 
 
 def _read_split(
-    split: Path, classes: tuple[str, ...], limit: int | None
+    split: Path, classes: tuple[str, ...], limit: int | None, image_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     files: list[Path] = []
     labels: list[int] = []
@@ -267,7 +315,8 @@ def _read_split(
         labels += [label] * len(images)
     chosen = first_of_each_class(np.array(labels), len(classes), limit)
     # Decoding releases the interpreter lock, so threads read on every core.
-    pixels = _parallel_map(_read_image, [files[i] for i in chosen])
+    read = partial(_read_image, size=image_size)
+    pixels = _parallel_map(read, [files[i] for i in chosen])
     return np.stack(pixels), np.array(labels)[chosen]
 
 
@@ -294,18 +343,36 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.round(values / (257 if deep else 1)).astype(np.uint8))
 
 
-def _read_image(path: Path) -> np.ndarray:
-    """[3,32,32] uint8; other sizes are resized bilinearly with antialiasing."""
+def _read_image(path: Path, size: int) -> np.ndarray:
+    """[3,size,size] uint8."""
     from PIL import Image
 
-    size = (FOLDER_IMAGE_SIZE, FOLDER_IMAGE_SIZE)
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 image = _eight_bits(image)
-            pixels = image.convert("RGB")
-            if pixels.size != size:
-                pixels = pixels.resize(size, Image.Resampling.BILINEAR)
+            pixels = _resized_image(image.convert("RGB"), size)
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise Failure(EXIT_DATA, f"{path}: not a readable image ({error})") from error
     return np.asarray(pixels).transpose(2, 0, 1)
+
+
+def _resized_image(image: Image.Image, size: int) -> Image.Image:
+    """Resized bilinearly with antialiasing to a square, where its size is another one."""
+    from PIL import Image
+
+    shape = (size, size)
+    return image if image.size == shape else image.resize(shape, Image.Resampling.BILINEAR)
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    """images [N,3,H,W] uint8 -> [N,3,size,size]."""
+    from PIL import Image
+
+    if images.shape[2:] == (size, size):
+        return images
+    resized = (
+        np.asarray(_resized_image(Image.fromarray(image), size))
+        for image in images.transpose(0, 2, 3, 1)
+    )
+    return np.stack([pixels.transpose(2, 0, 1) for pixels in resized])

@@ -1,14 +1,14 @@
-"""Make the networks of a population: finished ones are kept, others' recipes refused."""
+"""The networks that are missing: make them one by one, skip finished ones, refuse other recipes."""
 
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,42 +16,55 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common import paths, runtime
-from common.analysis import summary
-from common.data import arrays, stored
+from common import files, paths, recipes, runtime
 from common.data.datasets import Dataset
 from common.experiments import population
-from common.learning import pruning, resumable
+from common.learning import loop, methods, pruning, resumable
+from common.learning.loop import Record
 from common.model import checkpoints, wide_resnet
-from common.paths import Cell
+from common.recipes import Config
+from common.report import plots, rows, stored_pies, style, summary
+from common.report.rows import mean_rows
 from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Damaged, Failure
+from common.study import Cell
 
-Config = dict[str, Any]
-Modules = dict[str, nn.Module]
-History = list[dict[str, Any]]
-# From a network's id and configuration to its trained modules, masks and history.
-Learn = Callable[[int, Config], tuple[Modules, dict[str, Tensor], History]]
+Configs = dict[Cell, dict[int, Config]]
 
 
-def check_batch_sizes(args: argparse.Namespace, data: Dataset) -> None:
-    """A batch larger than the data set is a mistake in a flag or in --limit."""
-    flags = ["batch_size", "batch_size_head"]
-    if getattr(args, "finetune_loss", "supcon") == "cross_entropy":
-        flags.remove("batch_size_head")
-    for flag in flags:
-        size = getattr(args, flag, 1)
-        if size > len(data.train):
-            raise Failure(
-                EXIT_ARGUMENTS,
-                f"argument --{flag}: {size}: at most the {len(data.train)} training images",
-            )
+class Missing(NamedTuple):
+    """A network to make. This process holds its lock until the next one is asked for."""
+
+    cell: Cell
+    id: int
+    config: Config
+    run: loop.Run
+    since: float  # monotonic seconds
 
 
-def check_compiler(data: Dataset) -> None:
+def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
+    """Refuse whatever can be refused before the first training, and make the folders. From here
+    on a signal waits until the training has saved its state."""
+    n_images, to_make = len(data.train), 0
+    for cell, of_cell in configs.items():
+        to_make += len(unfinished(args.models, cell, of_cell, args.overwrite))
+        for schedule in methods.schedules(next(iter(of_cell.values()))):
+            flag = "--batch_size_head" if schedule.name == "head" else "--batch_size"
+            if schedule.batch_size > n_images:
+                message = f"at most the {n_images} training images"
+                raise Failure(EXIT_ARGUMENTS, f"argument {flag}: {schedule.batch_size}: {message}")
+            schedule.pruning_events(n_images)
+    if args.compile and to_make:
+        _check_compiler(data.train.images.device)
+    files.check_writable(args.models)
+    population.prepare_output(args)
+    runtime.stop_at_safe_point()
+
+
+def _check_compiler(device: torch.device) -> None:
     """Compile a little function: on a CPU it needs a C++ compiler, on a GPU Triton and mostly a C
     compiler. Raises Failure(EXIT_ARGUMENTS)."""
     print("compiling takes about a minute for each loss and size of batch")
-    x = torch.ones(2, device=data.train.images.device, requires_grad=True)
+    x = torch.ones(2, device=device, requires_grad=True)
     try:
         torch.compile(lambda x: x.exp().sum())(x).backward()
     except Exception as error:
@@ -65,29 +78,23 @@ def check_compiler(data: Dataset) -> None:
         ) from error
 
 
-def files(models: Path, cell: Cell, network_id: int) -> list[Path]:
-    """The files of a network, the one that names it in messages last."""
-    return list(paths.checkpoints(models, cell, network_id).values())
-
-
-def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config]) -> list[int]:
+def unfinished(
+    models: Path, cell: Cell, configs: dict[int, Config], overwrite: bool = False
+) -> list[int]:
     """Ids whose networks are still to be made, damaged ones among them. Raises
     Failure(EXIT_CHECKPOINT), naming the keys, where a finished network or an interrupted training
-    has another configuration and --overwrite is not given."""
-    if args.overwrite:
+    has another configuration and is not to be overwritten."""
+    if overwrite:
         return list(configs)
     missing = []
     for network_id, config in configs.items():
-        path = files(args.models, cell, network_id)[-1]
-        try:
-            found = checkpoints.describe(args.models, cell, network_id)
-        except Damaged:
-            found = None
+        path = list(paths.checkpoints(models, cell, network_id).values())[-1]
+        found = _read_if_whole(checkpoints.describe, models, cell, network_id)
         if found is None:
             missing.append(network_id)
-            path = paths.training_state(args.models, cell, network_id)
-            found = resumable.read_state(args.models, cell, network_id)
-        if found and (differing := population.differences(found["config"], config)):
+            path = paths.training_state(models, cell, network_id)
+            found = _read_if_whole(resumable.read, models, cell, network_id)
+        if found and (differing := recipes.differences(found["config"], config)):
             raise Failure(
                 EXIT_CHECKPOINT,
                 f"{path}: made by another recipe than asked for: {differing}; "
@@ -96,106 +103,39 @@ def unfinished(cell: Cell, args: argparse.Namespace, configs: dict[int, Config])
     return missing
 
 
-def leftovers(models: Path, cell: Cell, network_id: int) -> list[Path]:
-    """What lies there of trainings that are over: half-written files, states, a copied encoder."""
-    found = files(models, cell, network_id)
-    state = paths.training_state(models, cell, network_id)
-    rest = [paths.previous(found[0]), paths.previous(state), state]
-    return runtime.orphans(found + rest) + [path for path in rest if path.exists()]
-
-
-def tidy(models: Path, cell: Cell, network_id: int) -> None:
-    """Remove what a finished network does not need. Only for who holds its lock."""
-    checkpoints.settle(models, cell, network_id)
-    for path in leftovers(models, cell, network_id):
-        path.unlink(missing_ok=True)
-
-
-def make(
-    cell: Cell,
-    args: argparse.Namespace,
-    data: Dataset,
-    configs: dict[int, Config],
-    learn: Learn,
-) -> list[str]:
-    """Learn and store the networks of a cell that are missing; then record the population.
-
-    A network that another process is working on is left to it; returns the names of these.
-    """
-    missing = unfinished(cell, args, configs)
-    print(f"{cell}: {len(configs) - len(missing)} networks finished, {len(missing)} to make")
-    untidy = [i for i in configs if i not in missing and leftovers(args.models, cell, i)]
-    busy = []
-    for network_id in tqdm([*missing, *untidy], desc=str(cell), unit="network", disable=None):
-        state = paths.training_state(args.models, cell, network_id)
-        try:
-            with FileLock(paths.lock(state), timeout=0):
-                config = configs[network_id]
-                if not args.overwrite and not unfinished(cell, args, {network_id: config}):
-                    tidy(args.models, cell, network_id)  # who finished it may have been killed
-                    continue
-                history = _make_one(cell, args, data, network_id, config, learn)
-        except Timeout:
-            busy += [network_id] if network_id in missing else []
-            continue
-        _draw_curves(args.pies, cell, network_id, history, len(data.train))
-    _record(cell, args, data)
-    return [f"{cell} id {network_id}" for network_id in busy]
-
-
-def _make_one(
-    cell: Cell,
-    args: argparse.Namespace,
-    data: Dataset,
-    network_id: int,
-    config: Config,
-    learn: Learn,
-) -> History:
-    """Learn and store one network; only for who holds its lock."""
-    started = time.monotonic()
-    replaced = any(path.exists() for path in files(args.models, cell, network_id))
-    _clear_the_way(args.models, cell, network_id)
-    modules, masks, history = learn(network_id, config)
-    results = _results(cell, data, modules, masks, history) | {"compiled": args.compile}
-    digest = checkpoints.save(args.models, cell, network_id, modules, masks, config, results)
-    _forget_if_stale(args, cell, network_id, digest, replaced)
-    tidy(args.models, cell, network_id)
-    seconds = {"finished_after_seconds": round(time.monotonic() - started, 1)}
-    runtime.append_log(paths.log(args.logs, cell, network_id), seconds)
-    return history
-
-
-def _clear_the_way(models: Path, cell: Cell, network_id: int) -> None:
-    """What killed processes left half-written goes, damaged files are set aside (both of a SupCon
-    network: they count as one)."""
-    stored_in = files(models, cell, network_id)
-    state = paths.training_state(models, cell, network_id)
-    for orphan in runtime.orphans([*stored_in, paths.previous(stored_in[0]), state]):
-        orphan.unlink(missing_ok=True)
+def _read_if_whole(read: Any, models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None:
     try:
-        checkpoints.settle(models, cell, network_id)
-        checkpoints.read_parts(models, cell, network_id)
-    except Damaged as damaged:
-        for path in stored_in:
-            runtime.set_aside(path, damaged.reason, paths.corrupt(path))
-    except Failure:
-        pass  # whole, but another network than its name says: --overwrite is given
+        return read(models, cell, network_id)
+    except Damaged:
+        return None
 
 
-def _forget_if_stale(
-    args: argparse.Namespace, cell: Cell, network_id: int, digest: str, replaced: bool = False
-) -> None:
-    """Drop the numbers of a population if they are of another network with this id than the one
-    with this digest. One that was made again as it was takes nothing along."""
-    cached = arrays.load(paths.predictions(args.pies, cell, network_id))
-    stale = replaced if cached is None else str(cached.get("key")).split(" ")[0] != digest
-    if stale:
-        summary.forget(args.pies, cell)
-        stored.forget(args.pies, cell)
+def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterator[Missing]:
+    """The networks to make, cell by cell, each under its lock. A network that another process is
+    working on is left to it.
 
-
-def check_all_made(busy: list[str]) -> None:
-    """Raises Failure(EXIT_LOCKED) if networks were left to other processes."""
+    After the last network of a cell its accuracy goes into the summary; at the end the table is
+    printed, and Failure(EXIT_LOCKED) raised if some networks were left to others.
+    """
+    models, busy = args.models, []
+    for cell, of_cell in configs.items():
+        to_make = unfinished(models, cell, of_cell, args.overwrite)
+        print(f"{cell}: {len(of_cell) - len(to_make)} networks finished, {len(to_make)} to make")
+        cluttered = [i for i in of_cell if i not in to_make and _has_leftovers(models, cell, i)]
+        for network_id in tqdm(
+            [*to_make, *cluttered], desc=str(cell), unit="network", disable=None
+        ):
+            lock = FileLock(paths.lock(paths.training_state(models, cell, network_id)), timeout=0)
+            try:
+                with lock:
+                    config = of_cell[network_id]
+                    if unfinished(models, cell, {network_id: config}, args.overwrite):
+                        yield _begin(args, data, cell, network_id, config)
+                    _remove_leftovers(models, cell, network_id)
+            except Timeout:
+                busy += [f"{cell} id {network_id}"] if network_id in to_make else []
+        _record(args, data, cell)
+    print(summary.format_table(args.pies, args.learner))
     if busy:
         raise Failure(
             EXIT_LOCKED,
@@ -204,14 +144,77 @@ def check_all_made(busy: list[str]) -> None:
         )
 
 
+def _begin(
+    args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int, config: Config
+) -> Missing:
+    """Set damaged files aside, take up an interrupted training of this recipe, open the log."""
+    models, log = args.models, paths.log(args.logs, cell, network_id)
+    _set_damaged_aside(models, cell, network_id)
+    state = resumable.read_or_set_aside(models, cell, network_id)
+    if state is not None and recipes.differences(state["config"], config):
+        resumable.remove(models, cell, network_id)
+        state = None
+    environment = resumable.environment(data.train.images.device, args.compile)
+    begin = {"config": config, "models": str(models), "continued": state is not None}
+    begin |= resumable.warn_of_another_environment(environment, state)
+    files.append_log(log, begin)
+    run = loop.Run(
+        seed=(config["seed"], network_id),
+        bf16=config["precision"] == "bf16",
+        compile_loss=args.compile,
+        resume=state,
+        save=partial(resumable.write, models, cell, network_id, config, environment),
+        log=partial(files.append_log, log),
+    )
+    return Missing(cell, network_id, config, run, time.monotonic())
+
+
+def _set_damaged_aside(models: Path, cell: Cell, network_id: int) -> None:
+    """Rename the damaged files of a network; both of a SupCon network, which count as one."""
+    try:
+        checkpoints.read_parts(models, cell, network_id)
+    except Damaged as damaged:
+        for path in paths.checkpoints(models, cell, network_id).values():
+            files.set_aside(path, damaged.reason)
+    except Failure:
+        pass  # whole, but another network than its name says: the user gave --overwrite
+
+
+def store(
+    args: argparse.Namespace,
+    data: Dataset,
+    network: Missing,
+    modules: dict[str, nn.Module],
+    masks: dict[str, Tensor],
+    history: list[Record],
+) -> None:
+    """Write a network that has learned, then remove its state and draw its curves. Numbers and
+    PIEs of another network in its place are dropped."""
+    cell, network_id = network.cell, network.id
+    paths_of = paths.checkpoints(args.models, cell, network_id).values()
+    is_replaced = any(path.exists() for path in paths_of)
+    results = _results(cell, data, modules["network"], masks, history)
+    results |= {"compiled": args.compile, "device": _device_name(data.train.images.device)}
+    images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
+    digest = checkpoints.save(
+        args.models, cell, network_id, modules, masks, network.config, results, images
+    )
+    _forget_if_stale(args.pies, cell, network_id, digest, is_replaced)
+    seconds = {"finished_after_seconds": round(time.monotonic() - network.since, 1)}
+    network.run.log(seconds)
+    _draw_curves(args.pies, cell, network_id, history, len(data.train))
+
+
+def _device_name(device: torch.device) -> str:
+    return resumable.environment(device, compile_loss=False)["device"]
+
+
 def _results(
-    cell: Cell, data: Dataset, modules: Modules, masks: dict[str, Tensor], history: History
+    cell: Cell, data: Dataset, network: nn.Module, masks: pruning.Masks, history: list[Record]
 ) -> dict[str, Any]:
-    network = modules["network"]
     weights = wide_resnet.prunable(network)
     check_sparsity(weights, masks, cell.sparsity)
     zeros, total = pruning.count_zeros(weights.values())
-    device = data.train.images.device
     return {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,
@@ -219,13 +222,10 @@ def _results(
         "sparsity_reached": zeros / total,
         "sparsity_by_layer": pruning.sparsity_by_layer(weights),
         "history": history,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.machine(),
     }
 
 
-def check_sparsity(weights: dict[str, Tensor], masks: dict[str, Tensor], sparsity: float) -> None:
+def check_sparsity(weights: dict[str, Tensor], masks: pruning.Masks, sparsity: float) -> None:
     """Raises RuntimeError unless the masks prune as many weights as asked, to one weight, and
     every pruned weight is zero."""
     pruned = sum(int((~mask).sum()) for mask in masks.values())
@@ -237,10 +237,43 @@ def check_sparsity(weights: dict[str, Tensor], masks: dict[str, Tensor], sparsit
         raise RuntimeError(f"pruned weights are not zero in {', '.join(revived)}")
 
 
-def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_images: int) -> None:
-    """Loss and accuracy by epoch; the network is stored by now."""
-    from common.figures import plots, style
+def _written(models: Path, cell: Cell, network_id: int) -> list[Path]:
+    state = paths.training_state(models, cell, network_id)
+    return [*paths.checkpoints(models, cell, network_id).values(), state]
 
+
+def _has_leftovers(models: Path, cell: Cell, network_id: int) -> bool:
+    """Whether a killed process left a state or half-written files of a finished network."""
+    *_, state = written = _written(models, cell, network_id)
+    return state.exists() or any(map(files.half_written, written))
+
+
+def _remove_leftovers(models: Path, cell: Cell, network_id: int) -> None:
+    """Remove what a finished network does not need. The caller holds its lock."""
+    resumable.remove(models, cell, network_id)
+    for path in _written(models, cell, network_id):
+        for leftover in files.half_written(path):
+            leftover.unlink(missing_ok=True)
+
+
+def _forget_if_stale(
+    pies: Path, cell: Cell, network_id: int, digest: str, is_replaced: bool = False
+) -> None:
+    """Drop the numbers and PIEs of a population if they are of another network with this id than
+    the one with this digest. One that was made again as it was takes nothing along."""
+    cached = files.load_arrays(paths.predictions(pies, cell, network_id))
+    is_stale = is_replaced
+    if cached is not None:
+        is_stale = str(cached.get("key")).split(" ")[0] != digest
+    if is_stale:
+        rows.forget(pies, cell)
+        stored_pies.forget(pies, cell)
+
+
+def _draw_curves(
+    pies: Path, cell: Cell, network_id: int, history: list[Record], n_images: int
+) -> None:
+    """Loss and accuracy by epoch."""
     path = paths.curves(pies, cell, network_id)
     curves = {
         name: np.array([record.get(name, np.nan) for record in history])
@@ -250,9 +283,9 @@ def _draw_curves(pies: Path, cell: Cell, network_id: int, history: History, n_im
     style.keep(path, plots.training_curves, curves | named)
 
 
-def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:
-    """Accuracy and reached sparsity of all networks of the cell, into the summary. One that nobody
-    asked for here and that cannot be read is named and left out."""
+def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
+    """Accuracy and reached sparsity of all networks of the cell, into the summary. A network that
+    nobody asked for here and that cannot be read is named and left out."""
     results = []
     for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
         try:
@@ -261,14 +294,12 @@ def _record(cell: Cell, args: argparse.Namespace, data: Dataset) -> None:
             print(runtime.one_line(f"{failure}; not in the summary"), file=sys.stderr)
             continue
         if network:
-            _forget_if_stale(args, cell, network_id, network["digest"])
+            _forget_if_stale(args.pies, cell, network_id, network["digest"])
             results.append(network["results"])
     results = [result for result in results if result.get("test_images") == data.test.digest]
-    if not results:
-        return
-    rows = []
-    for metric, key in (("top1", "test_accuracy"), ("sparsity_reached", "sparsity_reached")):
-        rows += population.mean_rows(
-            cell, metric, [result[key] for result in results], len(data.test)
+    if results:
+        accuracy, sparsity = (
+            mean_rows(cell, metric, [result[key] for result in results], len(data.test))
+            for metric, key in (("top1", "test_accuracy"), ("sparsity_reached",) * 2)
         )
-    summary.replace(args.pies, rows)
+        rows.store(args.pies, "training", {cell: accuracy + sparsity})

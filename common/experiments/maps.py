@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import numpy as np
 import torch
 
 from common import paths
-from common.analysis import probes, summary
+from common.analysis import probes, umap
 from common.analysis.predictions import Population
-from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import population
-from common.figures import embedding, plots, style
+from common.experiments import predictions
+from common.files import Arrays
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
-from common.paths import Cell
+from common.report import plots, rows, style
+from common.study import Cell
 
 
 def draw_all(
@@ -36,26 +37,26 @@ def draw_all(
 
 def map_network(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> Arrays:
     """One network's predicted labels and the two-dimensional map of its embeddings."""
-
-    def compute(network: WideResNet) -> Arrays:
-        labels, embeddings = evaluation.classify(network, data, data.test, args.batch_size)
-        target = data.test.labels.cpu().numpy()
-        neighbours = probes.knn_predict(
-            torch.from_numpy(embeddings), target, None, args.knn, data.n_classes
-        )
-        return {
-            "predicted": labels,
-            "xy": embedding.umap_2d(embeddings, args.seed),
-            "knn_accuracy": np.array((neighbours == target).mean()),
-        }
-
-    key = f"seed {args.seed} knn {args.knn}"
-    path = paths.umap_array(args.pies, cell, network_id)
-    made = population.cached(args, data, cell, network_id, path, compute, key)
+    path, key = paths.umap_array(args.pies, cell, network_id), f"seed {args.seed} knn {args.knn}"
+    compute, fields = partial(_map, args, data), {"predicted", "xy", "knn_accuracy"}
+    made = predictions.cached(args, data, cell, network_id, path, fields, compute, key)
     accuracy = float(made["knn_accuracy"])  # leave-one-out, in the embedding itself
-    row = summary.row(cell, "embedding_knn_accuracy", accuracy, 1, len(data.test))
-    summary.replace(args.pies, [row])
+    row = rows.row(cell, "embedding_knn_accuracy", accuracy, 1, len(data.test))
+    rows.store(args.pies, "umap", {cell: [row]})
     return made
+
+
+def _map(args: argparse.Namespace, data: Dataset, network: WideResNet) -> Arrays:
+    labels, _, embeddings = evaluation.classify(network, data, data.test, args.batch_size)
+    target = data.test.labels.cpu().numpy()
+    neighbours = probes.knn_predict(
+        torch.from_numpy(embeddings), target, None, args.knn, data.n_classes
+    )
+    return {
+        "predicted": labels,
+        "xy": umap.umap_2d(embeddings, args.seed),
+        "knn_accuracy": np.array((neighbours == target).mean()),
+    }
 
 
 def draw_umap(

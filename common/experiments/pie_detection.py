@@ -3,59 +3,74 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from common import paths
-from common.analysis import forgetting, pie, summary
-from common.analysis.forgetting import ClassImpact, class_impact
+from common import paths, study
+from common.analysis import pie, votes
+from common.analysis.class_impact import ClassImpact, class_impact
 from common.analysis.predictions import Population
-from common.data import stored
-from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import maps, pie_rows, population, publish
-from common.figures import forgetting as figures
-from common.figures import plots, style
-from common.paths import Cell
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure, write_csv
-
-# The scores of predictions.Population by their name in the figures' files.
-SCORE_NAMES = {"q": "Q-SCORE", "z": "Z-SCORE", "l1": "L1_NORM"}
+from common.experiments import maps, population, predictions
+from common.files import Arrays
+from common.report import (
+    by_image,
+    pie_plots,
+    pie_rows,
+    plots,
+    publish,
+    rows,
+    stored_pies,
+    style,
+    summary,
+)
+from common.report.plots import HEADING
+from common.report.rows import Row
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure
+from common.study import Cell
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare the dense population with every pruned one that is there."""
     data = population.load_data(args)
-    dense_cell = paths.dense_cell(args.learner)
-    dense_ids = population.ids_present(args, dense_cell)
+    dense_cell = study.dense_cell(args.learner)
+    dense_ids = population.present(args, dense_cell)
     cells = population.pruned_cells(args, dense_ids)
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     check_flags(args, data, dense_ids)
     population.prepare_output(args)
-    stored.remember_test_labels(args.pies, data.test.labels.cpu().numpy())
-    dense = population.predict(args, data, dense_cell, dense_ids)
-    summary.replace(args.pies, pie_rows.of_population(dense, data), owner="pie_detection")
+    target = data.test.labels.cpu().numpy()
+    stored_pies.remember_test_labels(args.pies, target)
+    dense = predictions.of_population(args, data, dense_cell, dense_ids)
+    found_rows = {dense_cell: pie_rows.of_population(dense, target, data.classes)}
     if args.null_index_start is not None:
-        null_with_dense(args, data, dense)
+        found_rows[dense_cell] += null_with_dense(args, data, dense)
     found, impacts, populations = {}, {}, {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
-        populations[cell] = pruned = population.predict(args, data, cell, ids)
+        populations[cell] = pruned = predictions.of_population(args, data, cell, ids)
         found[cell] = compare(cell, paired, pruned, data)
-        are_pairs = population.are_pairs(args, data, cell, ids)
-        rows, chance = pie_rows.of_chance(args, paired, pruned, are_pairs, data.n_classes)
-        rows += pie_rows.of_population(pruned, data)
-        rows += pie_rows.of_pies(cell, found[cell], paired, pruned, data)
-        summary.replace(args.pies, rows, owner="pie_detection")
-        write_table(paths.pie_table(args.pies, cell), found[cell], paired, pruned)
+        chance_rows, chance = pie_rows.of_chance(
+            paired, pruned, data.n_classes, population.are_pairs(args, data, cell, ids),
+            args.permutations, args.resamples, args.seed,
+        )  # fmt: skip
+        found_rows[cell] = [
+            *chance_rows,
+            *pie_rows.of_population(pruned, target, data.classes),
+            *pie_rows.of_pies(cell, found[cell], paired, pruned, data.classes),
+        ]
+        table = by_image.columns(found[cell], paired, pruned)
+        by_image.write_csv(paths.pie_table(args.pies, cell), table)
+        found[cell] |= {name: table[name] for name in by_image.GALLERY}
         draw(args, cell, found[cell], chance, paired, pruned)
         if len(ids) > 1:
-            label = found[cell]["label"]
-            impacts[cell] = class_impact(paired.labels, pruned.labels, label, data.n_classes)
-    draw_class_impacts(args, impacts, found)
-    summary.replace(args.pies, pie_rows.of_schedules(populations))
+            impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
+    impact_rows = draw_class_impacts(args, impacts, found)
+    for more in (pie_rows.of_schedules(populations), impact_rows):
+        for cell in more:
+            found_rows[cell] += more[cell]
+    rows.store(args.pies, "pie_detection", found_rows)
     if args.plot_umap:
         maps.draw_all(args, data, dense, found)
     population.record_recipes(args, data, {dense_cell: dense_ids} | cells)
@@ -82,7 +97,7 @@ def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -
         )
 
 
-def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) -> None:
+def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) -> list[Row]:
     """Count PIEs of the dense population against as many dense networks with other ids."""
     present = paths.networks_present(args.models).get(dense.cell, set())
     start = args.null_index_start
@@ -91,19 +106,18 @@ def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) 
         raise Failure(
             EXIT_CHECKPOINT,
             f"argument --null_index_start: {start}: {len(others)} of {len(dense.ids)} more dense "
-            f"networks are there; make them with: python {paths.training_script(args.learner)} "
+            f"networks are there; make them with: python {study.script(dense.cell)} "
             f"--dataset {args.dataset} --index_start {start} --models_number {len(dense.ids)}",
         )
     population.check_recipes(args, data, {dense.cell: [*dense.ids, *others]})
-    second = population.predict(args, data, dense.cell, others)
-    rows = pie_rows.of_dense_null(dense, second, data.n_classes)
-    summary.replace(args.pies, rows)
+    second = predictions.of_population(args, data, dense.cell, others)
+    return pie_rows.of_dense_null(dense, second, data.n_classes)
 
 
 def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:
     """The PIEs of a cell, the votes that make them, and what they look like."""
     modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
-    votes = [pie.count_votes(p.labels, data.n_classes) for p in (dense, pruned)]
+    counted = [pie.count_votes(p.labels, data.n_classes) for p in (dense, pruned)]
     is_pie = pie.find_pies(dense.labels, pruned.labels, data.n_classes)
     images = data.test.images[torch.from_numpy(is_pie).to(data.test.images.device)]
     return population.heading(cell, pruned.ids, data) | {
@@ -111,36 +125,12 @@ def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) ->
         "is_pie": is_pie,
         "modal_dense": modal[0],
         "modal_pruned": modal[1],
-        "votes_dense": votes[0],
-        "votes_pruned": votes[1],
+        "votes_dense": counted[0],
+        "votes_pruned": counted[1],
         "classes": np.array(data.classes),
-        "vote_distance": forgetting.vote_distance(*votes),
+        "vote_distance": votes.vote_distance(*counted),
         "pie_images": images.cpu().numpy(),
     }
-
-
-def write_table(path: Path, found: Arrays, dense: Population, pruned: Population) -> None:
-    """pies_<pruning>_s<sparsity>.csv: one row an example."""
-    classes = found["classes"]
-    columns = {
-        "index": np.arange(len(found["label"])),
-        "label": classes[found["label"]],
-        "modal_dense": classes[found["modal_dense"]],
-        "modal_pruned": classes[found["modal_pruned"]],
-        "votes_dense": found["votes_dense"].max(axis=1),
-        "votes_pruned": found["votes_pruned"].max(axis=1),
-        "is_pie": found["is_pie"].astype(int),
-        "q_dense": dense.mean_score("q"),
-        "q_pruned": pruned.mean_score("q"),
-        "margin_dense": forgetting.vote_margin(found["votes_dense"]),
-        "margin_pruned": forgetting.vote_margin(found["votes_pruned"]),
-        "entropy_dense": forgetting.vote_entropy(found["votes_dense"]),
-        "entropy_pruned": forgetting.vote_entropy(found["votes_pruned"]),
-        "vote_distance": found["vote_distance"],
-    }
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    shown = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
-    write_csv(path, [columns, *shown])
 
 
 def draw(
@@ -152,29 +142,32 @@ def draw(
     pruned: Population,
 ) -> None:
     """PIEs by class and by population size, distance of the votes, and with a flag the scores."""
-    heading = {key: found[key] for key in (*population.HEADING, "is_pie")}
+    heading = {key: found[key] for key in (*HEADING, "is_pie")}
     style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found)
     distance = found["vote_distance"]
     path = paths.pies_distribution(args.pies, cell, "vote_distance")
-    style.keep(path, figures.vote_distances, heading | {"distance": distance})
+    style.keep(path, pie_plots.vote_distances, heading | {"distance": distance})
     if "sizes" in chance:
         path = paths.pies_distribution(args.pies, cell, "PIEs_by_population_size")
-        style.keep(path, figures.pies_by_population_size, heading | chance)
-    for field, name in SCORE_NAMES.items() if args.plot_q_score else ():
+        style.keep(path, pie_plots.pies_by_population_size, heading | chance)
+    for score in by_image.SCORES if args.plot_q_score else ():
         shown = {
-            "score": np.array(name.replace("_", " ").title()),
-            "dense": dense.mean_score(field),
-            "pruned": pruned.mean_score(field),
+            "score": np.array(score.title),
+            "dense": dense.mean_score(score.field),
+            "pruned": pruned.mean_score(score.field),
         }
-        style.keep(paths.q_score(args.pies, cell, name), plots.score_scatter, heading | shown)
+        path = paths.q_score(args.pies, cell, score.figure)
+        style.keep(path, plots.score_scatter, heading | shown)
 
 
 def draw_class_impacts(
     args: argparse.Namespace, impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
-) -> None:
-    """Which classes pay, with q-values over all classes and cells of this run."""
-    for cell, q_value in pie_rows.of_class_impact(args, impacts, found).items():
-        heading = {key: found[cell][key] for key in (*population.HEADING, "classes")}
+) -> dict[Cell, list[Row]]:
+    """Which classes pay, with q-values over all classes and cells of this run; returns the rows."""
+    impact_rows, q_values = pie_rows.of_class_impact(impacts, found)
+    for cell, q_value in q_values.items():
+        heading = {key: found[cell][key] for key in (*HEADING, "classes")}
         shown = impacts[cell]._asdict() | {"q_value": q_value}
         path = paths.pies_distribution(args.pies, cell, "class_impact")
-        style.keep(path, figures.class_impact, heading | shown)
+        style.keep(path, pie_plots.class_impact, heading | shown)
+    return impact_rows

@@ -4,69 +4,48 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from typing import Any
 
 from common.data import datasets
 from common.learning import methods
-from common.learning.loop import Stage
-from common.learning.methods import METHODS
-from common.model import wide_resnet
-from common.paths import Cell
+from common.learning.schedule import Schedule
+from common.recipes import Config
+from common.study import Cell
 
 
-def training(args: argparse.Namespace, cells: dict[Cell, dict[str, Any]]) -> int:
-    """Print the plan of a training, given the configuration of each cell."""
+def show(args: argparse.Namespace, recipes: dict[Cell, Config]) -> int:
+    """Print the plan of a training or fine-tuning, given the recipe of each cell."""
     n_images = datasets.count_train_images(args.dataset, args.limit)
-    for cell, config in cells.items():
-        modules = METHODS[cell.learner].new_modules(config, 10, 0)
-        _print(cell, args, n_images, METHODS[cell.learner].stages(modules, config))
-    return 0
-
-
-def finetuning(args: argparse.Namespace, cells: list[Cell]) -> int:
-    """Print the plan of a fine-tuning; the architecture makes no difference to it."""
-    n_images = datasets.count_train_images(args.dataset, args.limit)
-    modules = {
-        "network": wide_resnet.build(10, 1, 10, 0.0, 0),
-        "projection": wide_resnet.build_projection(64, "mlp", 0),
-    }
-    for cell in cells:
-        _print(cell, args, n_images, methods.finetuning_stages(modules, args.recipe))
-    return 0
-
-
-def _print(cell: Cell, args: argparse.Namespace, n_images: int, stages: list[Stage]) -> None:
     ids = f"ids {args.ids[0]} to {args.ids[-1]}"
-    print(f"{cell}: {len(args.ids)} networks, {ids}; {n_images} training images ({args.dataset})")
-    for stage in stages:
-        print("\n".join(describe(stage, n_images)))
+    for cell, recipe in recipes.items():
+        print(
+            f"{cell}: {len(args.ids)} networks, {ids}; {n_images} training images ({args.dataset})"
+        )
+        for schedule in methods.schedules({"dataset": args.name} | recipe):
+            print("\n".join(describe(schedule, n_images)))
+    return 0
 
 
-def describe(stage: Stage, n_images: int) -> list[str]:
+def describe(schedule: Schedule, n_images: int) -> list[str]:
     """Lines about one stage: steps, optimizer, learning rate by epoch, sparsity by step."""
-    per_epoch = stage.steps_per_epoch(n_images)
-    n_steps = stage.epochs * per_epoch
-    views = f" x {stage.n_views} views" if stage.n_views > 1 else ""
+    views = f" x {schedule.n_views} views" if schedule.n_views > 1 else ""
     rates: list[str] = []
     previous = None
-    for epoch in range(stage.epochs):
-        rate = stage.learning_rate_at(epoch / stage.epochs)
+    for epoch in range(schedule.epochs):
+        rate = schedule.learning_rate_at(epoch / schedule.epochs)
         if rate != previous:
             rates.append(f"epoch {epoch}: {rate:.4g}")
         previous = rate
-    events = stage.pruning_events(n_steps)
-    sparsities = [f"step {step}: {sparsity:.4f}" for step, sparsity in events.items()]
     lines = [
-        f"stage {stage.name}: {stage.epochs} epochs of {per_epoch} steps, {n_steps} steps of "
-        f"{stage.batch_size} images{views}",
-        f"SGD, momentum {stage.momentum:g}{', Nesterov' if stage.nesterov else ''}, "
-        f"weight decay {stage.weight_decay:g}; {stage.augmentation}",
+        f"stage {schedule.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch(n_images)} "
+        f"steps, {schedule.n_steps(n_images)} steps of {schedule.batch_size} images{views}",
+        f"SGD, momentum {schedule.momentum:g}{', Nesterov' if schedule.nesterov else ''}, "
+        f"weight decay {schedule.weight_decay:g}; {schedule.augmentation}",
         "learning rate: " + ", ".join(rates),
     ]
-    if sparsities:
-        lines.append(
-            f"sparsity ({len(events)} events, {stage.allocation}): " + ", ".join(sparsities)
-        )
+    if events := schedule.pruning_events(n_images):
+        how = f"{len(events)} events, {schedule.pruning.criterion}, {schedule.pruning.allocation}"
+        shown = (f"step {step}: {sparsity:.4f}" for step, sparsity in events.items())
+        lines.append(f"sparsity ({how}): " + ", ".join(shown))
     return [
         textwrap.fill(line, 100, initial_indent="  " * (i > 0) + "  ", subsequent_indent="      ")
         for i, line in enumerate(lines)

@@ -10,18 +10,20 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from common import paths, runtime
-from common.analysis import pie, probes, summary
+from common import paths, runtime, study
+from common.analysis import pie, probes
 from common.analysis.predictions import Population
 from common.data import augment
-from common.data.arrays import Arrays
 from common.data.datasets import Dataset
-from common.experiments import population, publish
-from common.figures import plots, style
+from common.experiments import population, predictions
+from common.files import Arrays
 from common.learning.methods import classification_views
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
-from common.paths import Cell
+from common.report import plots, publish, rows, style, summary
+from common.report.pie_rows import later_and_early
+from common.report.rows import Row, mean_rows
+from common.study import Cell
 
 # The two targets a probe can be asked to agree with, the released variant, and their metrics in the
 # summary. With the label, a misclassified image has nearly the largest depth by construction, and
@@ -37,28 +39,32 @@ def run(args: argparse.Namespace) -> int:
     """Measure the first networks of the dense population and of every pruned one that is there."""
     data = population.load_data(args)
     population.check_knn(args, len(data.train))
-    dense_cell = paths.dense_cell(args.learner)
-    dense_ids = population.ids_present(args, dense_cell)
+    dense_cell = study.dense_cell(args.learner)
+    dense_ids = population.present(args, dense_cell)
     cells = population.pruned_cells(args, dense_ids)
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     population.prepare_output(args)
-    dense = population.predict(args, data, dense_cell, dense_ids)
+    dense = predictions.of_population(args, data, dense_cell, dense_ids)
+    first = dense.select(dense_ids[: args.prediction_depth_models])
+    found = {dense_cell: rows_of_population(probe(args, data, first), dense_cell, len(data.test))}
     accuracy: dict[Cell, tuple[list[int], np.ndarray]] = {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
-        pruned = population.predict(args, data, cell, ids)
+        pruned = predictions.of_population(args, data, cell, ids)
         is_pie = pie.find_pies(paired.labels, pruned.labels, data.n_classes)
         measured = ids[: args.prediction_depth_models]
         probed = {
             which: probe(args, data, networks.select(measured))
             for which, networks in (("dense", paired), ("pruned", pruned))
         }
-        new = rows(cell, probed, is_pie, measured, data)
-        summary.replace(args.pies, new, owner="prediction_depth")
+        found[cell] = rows_of_population(probed["pruned"], cell, len(data.test))
+        found[cell] += rows_of_cell(cell, probed, is_pie)
         accuracy[cell] = measured, probed["pruned"]["accuracy"][:, -1]
         shown = (paired.select(measured), pruned.select(measured))
         draw(args, data, cell, probed, is_pie, *shown, n_models_pies=len(ids))
-    summary.replace(args.pies, rows_of_schedules(accuracy, len(data.test)))
+    for cell, of_cell in rows_of_schedules(accuracy, len(data.test)).items():
+        found[cell] += of_cell
+    rows.store(args.pies, "prediction_depth", found)
     publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
     print(summary.format_groups(args.pies, args.learner, METRICS[args.pd_target]))
@@ -69,30 +75,16 @@ def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arra
     """Depths of N images in K networks by either target and as released, and the accuracy of each
     probe: `prediction`, `label`, `released` [K,N], `accuracy` [K,L]."""
     cell, label = networks.cell, data.test.labels.cpu().numpy()
-
-    def compute(network: WideResNet, network_id: int) -> Arrays:
-        run = partial(evaluation.outputs, network, data, batch_size=args.batch_size, probes=True)
-        bank = run(split=data.train, view=bank_view(args, cell, network_id))
-        layers = zip(
-            evaluation.probe_embeddings(bank),
-            evaluation.probe_embeddings(run(split=data.test)),
-            strict=True,
-        )
-        bank_labels = data.train.labels.cpu().numpy()
-        predicted = [
-            probes.knn_predict(embedding, bank_labels, queries, args.knn, data.n_classes)
-            for embedding, queries in layers
-        ]
-        return {"probe_labels": np.stack(predicted).astype(np.int16)}
-
     key = f"exact knn {args.knn} bank {args.pd_bank}"
     if args.pd_bank == "augmented":  # drawn batch by batch
         key += f" seed {args.seed} batch {args.batch_size}"
     found = []
     for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None):
         path = paths.probe_predictions(args.pies, cell, network_id)
-        compute_this = partial(compute, network_id=network_id)
-        made = population.cached(args, data, cell, network_id, path, compute_this, key)
+        compute = partial(_ask_probes, args, data, bank_view(args, data, cell, network_id))
+        made = predictions.cached(
+            args, data, cell, network_id, path, {"probe_labels"}, compute, key
+        )
         found.append(made["probe_labels"])
     return {
         "prediction": np.stack(
@@ -104,61 +96,75 @@ def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arra
     }
 
 
-def bank_view(args: argparse.Namespace, cell: Cell, network_id: int) -> Callable[[Tensor], Tensor]:
+def _ask_probes(
+    args: argparse.Namespace,
+    data: Dataset,
+    view: Callable[[Tensor], Tensor],
+    network: WideResNet,
+) -> Arrays:
+    """The labels [L,N] that each probe of a network gives the test images."""
+    run = partial(evaluation.outputs, network, data, batch_size=args.batch_size, probes=True)
+    bank = evaluation.probe_embeddings(run(split=data.train, view=view))
+    queries = evaluation.probe_embeddings(run(split=data.test))
+    labels = data.train.labels.cpu().numpy()
+    predicted = [
+        probes.knn_predict(*layer, args.knn, data.n_classes)
+        for layer in zip(bank, [labels] * len(bank), queries, strict=True)
+    ]
+    return {"probe_labels": np.stack(predicted).astype(np.int16)}
+
+
+def bank_view(
+    args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int
+) -> Callable[[Tensor], Tensor]:
     """How the training images among which probes look for neighbours are shown to the network."""
     if args.pd_bank == "clean":
         return lambda images: images.float() / 255
-    views = classification_views(args.recipe)
+    views = classification_views({"dataset": data.name} | args.recipe)
     draws = runtime.generator(args.seed, network_id, str(cell), "bank")
     return lambda images: augment.augment(images, views, draws)
 
 
-def rows(
-    cell: Cell, probed: dict[str, Arrays], is_pie: np.ndarray, ids: list[int], data: Dataset
-) -> list[summary.Row]:
-    """Mean depth of all images, PIEs and the rest, and the probes' accuracy by layer."""
-    dense_cell = paths.dense_cell(cell.learner)
-    everything = np.ones_like(is_pie)
+def rows_of_population(probed: Arrays, cell: Cell, n_examples: int) -> list[Row]:
+    """Mean depth over all images, and the probes' accuracy by layer."""
     found = []
     for target, metric in METRICS.items():
-        for where, which in ((dense_cell, "dense"), (cell, "pruned")):
-            means = probed[which][target].mean(axis=1)
-            found += population.mean_rows(where, metric, means, len(everything))
-        for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
-            for which, suffix in (("pruned", ""), ("dense", "_dense")):
-                if members.any():
-                    means = probed[which][target][:, members].mean(axis=1)
-                    found += population.mean_rows(
-                        cell, f"{metric}{suffix}", means, int(members.sum()), group
-                    )
-    for target, metric in METRICS.items():  # pruned minus dense, network by network
-        gained = (probed["pruned"][target] - probed["dense"][target]).mean(axis=1)
-        found += population.mean_rows(cell, f"{metric}_gained", gained, len(everything))
-    if 0 < is_pie.sum() < len(is_pie):
+        found += mean_rows(cell, metric, probed[target].mean(axis=1), n_examples)
+    for layer, accuracy in enumerate(probed["accuracy"].T, start=1):
+        found += mean_rows(cell, f"probe_accuracy_layer_{layer}", accuracy, n_examples)
+    return found
+
+
+def rows_of_cell(cell: Cell, probed: dict[str, Arrays], is_pie: np.ndarray) -> list[Row]:
+    """Mean depth of PIEs and the rest, and what pruning added, network by network."""
+    found = []
+    groups = {"pie": is_pie, "non_pie": ~is_pie}
+    groups = {group: members for group, members in groups.items() if members.any()}
+    for target, metric in METRICS.items():
+        dense, pruned = (probed[which][target] for which in ("dense", "pruned"))
+        for group, members in groups.items():
+            for depth, suffix in ((pruned, ""), (dense, "_dense")):
+                means, n_members = depth[:, members].mean(axis=1), int(members.sum())
+                found += mean_rows(cell, f"{metric}{suffix}", means, n_members, group)
+        found += mean_rows(cell, f"{metric}_gained", (pruned - dense).mean(axis=1), len(is_pie))
+    if len(groups) == 2:
         depth = probed["pruned"]["prediction"]
         difference = depth[:, is_pie].mean(axis=1) - depth[:, ~is_pie].mean(axis=1)
-        metric = "prediction_depth_pie_minus_rest"
-        found += population.mean_rows(cell, metric, difference, len(everything))
-    for where, which in ((dense_cell, "dense"), (cell, "pruned")):
-        for layer, accuracy in enumerate(probed[which]["accuracy"].T, start=1):
-            found += population.mean_rows(
-                where, f"probe_accuracy_layer_{layer}", accuracy, len(everything)
-            )
+        found += mean_rows(cell, "prediction_depth_pie_minus_rest", difference, len(is_pie))
     return found
 
 
 def rows_of_schedules(
     accuracy: dict[Cell, tuple[list[int], np.ndarray]], n_examples: int
-) -> list[summary.Row]:
+) -> dict[Cell, list[Row]]:
     """Accuracy of the last probe, late minus early gradual pruning, network by network: those of
     one id share first weights, order and augmentations."""
-    found = []
-    for later, (ids, values) in accuracy.items():
-        early_ids, early = accuracy.get(later._replace(pruning_method="GMP"), ([], values))
-        if later.pruning_method == "later_GMP" and early_ids == ids:
-            metric = "probe_accuracy_later_minus_early"
-            found += population.mean_rows(later, metric, values - early, n_examples)
-    return found
+    metric = "probe_accuracy_later_minus_early"
+    return {
+        later: mean_rows(later, metric, accuracy[later][1] - accuracy[early][1], n_examples)
+        for later, early in later_and_early(accuracy)
+        if accuracy[later][0] == accuracy[early][0]
+    }
 
 
 def draw(

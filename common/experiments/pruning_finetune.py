@@ -1,90 +1,68 @@
-"""Prune the dense networks in one shot by magnitude, then fine-tune them."""
+"""Prune the dense networks in one shot by a criterion, then fine-tune them."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from common import paths, runtime
-from common.analysis import summary
-from common.data.datasets import Dataset
+from common import recipes, study
 from common.experiments import making, plan, population
-from common.learning import methods, pruning, resumable
+from common.learning import loop, methods, pruning
 from common.model import checkpoints, wide_resnet
-from common.options import ARCHITECTURE
-from common.paths import Cell
-
-# What a pruned network takes over from its dense one.
-INHERITED = (*ARCHITECTURE, "method", "projection_head")
-# What means nothing to fine-tuning with cross-entropy.
-CONTRASTIVE_FLAGS = (
-    *("temperature", "base_temperature"),
-    *("head_epochs", "batch_size_head", "head_views"),
-)
+from common.recipes import Config
+from common.study import Cell
 
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing."""
-    cells = [Cell(args.learner, "global", sparsity) for sparsity in args.pruning_percentages]
+    dense, name = study.dense_cell(args.learner), study.Pruning(study.ONE_SHOT, args.criterion).name
+    cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
     if args.dry_run:
-        return plan.finetuning(args, cells)
+        return plan.show(args, {cell: recipe(args, cell) for cell in cells})
     data = population.load_data(args)
-    making.check_batch_sizes(args, data)
-    ids = population.ids_present(args, paths.dense_cell(args.learner))
+    parents = {
+        i: population.describe(args, data, dense, i) for i in population.present(args, dense)
+    }
+    resolved = population.resolve(args, data)
     configs = {
-        cell: {network_id: config(args, data, cell, network_id) for network_id in ids}
+        cell: {i: recipe(args, cell) | resolved | inherited(parents[i]) for i in parents}
         for cell in cells
     }
-    # all cells: refuse before the first training
-    to_make = sum(len(making.unfinished(cell, args, configs[cell])) for cell in cells)
-    if args.compile and to_make:
-        making.check_compiler(data)
-    population.prepare_output(args, makes_networks=True)
-    runtime.stop_at_safe_point()
-    busy: list[str] = []
-    for cell in cells:
-
-        def learn(
-            network_id: int, config: dict[str, Any], cell: Cell = cell
-        ) -> tuple[dict[str, nn.Module], dict[str, Tensor], list[dict[str, Any]]]:
-            modules, masks = prune(args, data, network_id, cell.sparsity)
-            history = resumable.train(
-                modules, methods.finetuning_stages(modules, config), masks,
-                cell, network_id, config, data, args.models, args.logs, args.compile,
-            )  # fmt: skip
-            return modules, masks, history
-
-        busy += making.make(cell, args, data, configs[cell], learn)
-    print(summary.format_table(args.pies, args.learner))
-    making.check_all_made(busy)
+    making.check(args, data, configs)
+    for network in making.missing(args, data, configs):
+        parent = checkpoints.load(args.models, dense, network.id, data.train.images.device)
+        modules, masks = prune(parent, network.config, network.id)
+        stages = methods.stages(modules, network.config)
+        history = loop.train(stages, modules, masks, data, network.run)
+        making.store(args, data, network, modules, masks, history)
     return 0
 
 
 def prune(
-    args: argparse.Namespace, data: Dataset, network_id: int, sparsity: float
-) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
-    """The modules of the dense network with this id, pruned in one shot, and the masks."""
-    dense = checkpoints.load(
-        args.models, paths.dense_cell(args.learner), network_id, data.train.images.device
-    )
-    weights = wide_resnet.prunable(dense.network)
-    masks = pruning.magnitude_masks(weights, sparsity, args.allocation) if sparsity else {}
+    parent: checkpoints.Checkpoint, config: Config, network_id: int
+) -> tuple[dict[str, nn.Module], pruning.Masks]:
+    """The modules of a dense network, pruned in one shot, and the masks."""
+    weights, sparsity = wide_resnet.prunable(parent.network), config["sparsity"]
+    masks_by = pruning.CRITERIA[config["criterion"]]
+    seed = (config["seed"], network_id)
+    masks = masks_by(weights, sparsity, config["allocation"], *seed) if sparsity else {}
     pruning.apply_masks(masks, weights)
-    modules: dict[str, nn.Module] = {"network": dense.network}
-    if dense.projection is not None:
-        modules["projection"] = dense.projection
+    modules: dict[str, nn.Module] = {"network": parent.network}
+    if parent.projection is not None:
+        modules["projection"] = parent.projection
     return modules, masks
 
 
-def config(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> dict[str, Any]:
-    """Everything that defines a fine-tuned network; `parent` is the digest of its dense one."""
-    dense = population.describe(args, data, paths.dense_cell(args.learner), network_id)
-    inherited = {name: dense["config"][name] for name in INHERITED if name in dense["config"]} | {
-        "parent": dense["digest"]
-    }
-    recipe = args.recipe
-    if recipe.get("finetune_loss") != "supcon":
-        recipe = {name: value for name, value in recipe.items() if name not in CONTRASTIVE_FLAGS}
-    return cell._asdict() | population.data_config(data) | recipe | inherited
+def recipe(args: argparse.Namespace, cell: Cell) -> Config:
+    """The cell and the flags that matter to it: cross-entropy contrasts nothing."""
+    left_out = () if args.recipe.get("finetune_loss") == "supcon" else recipes.CONTRASTIVE_ONLY
+    flags = {name: value for name, value in args.recipe.items() if name not in left_out}
+    return cell._asdict() | flags
+
+
+def inherited(parent: checkpoints.Contents) -> Config:
+    """What a fine-tuned network takes over from its dense one, and the digest of that."""
+    config = parent["config"]
+    taken = {name: config[name] for name in recipes.INHERITED if name in config}
+    return taken | {"parent": parent["digest"]}

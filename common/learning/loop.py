@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,126 +15,136 @@ from tqdm import tqdm
 
 from common import runtime
 from common.data import augment
-from common.data.augment import Augmentation
 from common.data.datasets import Dataset
 from common.learning import pruning
+from common.learning.schedule import Schedule
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
 from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 
 SECONDS_BETWEEN_SAVES = 60.0  # saving a state takes some 64 ms for a SupCon WRN-16-2
-SECONDS_OF_A_SAVE = (
-    0.6  # where it takes longer, states are rarer: saving stays below 1 % of the time
-)
+# Where a save takes longer than this, states are rarer: saving stays below 1 % of the time.
+SECONDS_OF_A_SAVE = 0.6
 EVALUATIONS = 10  # test accuracies along a training: for its curves only, they decide nothing
 
 State = dict[str, Any]
+Record = dict[str, Any]  # of an epoch: stage, epoch, loss, learning_rate, accuracies
 # From views [V·B,3,H,H] and labels [B] to the loss and the number of images classified correctly.
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One optimisation: what is trained, by which loss, for how long, and what is pruned.
+    """A schedule and what it trains.
 
     `loss` counts no correct images (None) where nothing is classified. Where only a part of the
     network is trained, `frozen` is the rest, and `loss` gets what it makes of the views.
-    Milestones and warm-up are fractions of the stage.
     """
 
-    name: str
+    schedule: Schedule
     parameters: list[nn.Parameter]
     loss: Loss
-    augmentation: Augmentation
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float = 0.0
-    nesterov: bool = False
-    milestones: tuple[float, ...] = ()
-    gamma: float = 0.1
-    cosine: bool = False
-    warmup: float = 0.0
-    n_views: int = 1
     frozen: Callable[[Tensor], Tensor] | None = None
-    # so many views of each image are drawn and encoded ahead, for the epochs to take in turn;
-    # 0: every epoch has its own
-    cached_views: int = 0
     prunable: Mapping[str, Tensor] = field(default_factory=dict)
-    # from the stage's number of steps to {step: sparsity to reach there}
-    pruning_events: Callable[[int], dict[int, float]] = lambda n_steps: {}
-    allocation: str = "uniform"
-    collapsed_loss: float | None = None  # the loss if all embeddings were equal
 
-    def steps_per_epoch(self, n_images: int) -> int:
-        """The last batch of an epoch may be smaller than the others."""
-        return math.ceil(n_images / self.batch_size)
 
-    def learning_rate_at(self, progress: float) -> float:
-        """The learning rate when a share `progress` in [0, 1) of the stage is done: linear
-        warm-up, then constant with steps at the milestones, or a half cosine down to 0."""
-        if progress < self.warmup:
-            return self.learning_rate * progress / self.warmup
-        rate = self.learning_rate * self.gamma ** sum(m <= progress for m in self.milestones)
-        if self.cosine:
-            done = (progress - self.warmup) / (1 - self.warmup)
-            rate *= (1 + math.cos(math.pi * done)) / 2
-        return rate
+class Run(NamedTuple):
+    """How a training runs, whatever its stages: its randomness and precision, and what happens to
+    its states and records. `resume` is a state that `save` got."""
+
+    seed: tuple[int, int]  # seed and network id
+    bf16: bool = False
+    compile_loss: bool = False
+    resume: State | None = None
+    save: Callable[[State], None] = lambda state: None
+    log: Callable[[Record], None] = lambda record: None
+
+
+def train(
+    stages: list[Stage],
+    modules: dict[str, nn.Module],
+    masks: pruning.Masks,
+    data: Dataset,
+    run: Run,
+) -> list[Record]:
+    """Train `modules` in place through all stages; return the history, one record an epoch.
+
+    A resumed training equals an uninterrupted one, bit for bit on a CPU. Raises Failure as `fit`
+    does, and where memory does not suffice.
+    """
+    device = data.train.images.device
+    for module in modules.values():
+        module.to(device, memory_format=torch.channels_last)
+    history: list[Record] = []
+    resume = run.resume
+    if resume is not None:
+        history = resume["finished"]
+        masks |= {name: mask.to(device) for name, mask in resume["masks"].items()}
+        for name, module in modules.items():
+            module.load_state_dict(resume["modules"][name])
+    done = {record["stage"] for record in history}
+    for stage in stages:
+        name = stage.schedule.name
+        if name in done:
+            continue
+
+        def save_all(state: State, finished: list[Record] = history) -> None:
+            weights = {name: module.state_dict() for name, module in modules.items()}
+            run.save({"loop": state, "finished": finished, "masks": masks, "modules": weights})
+
+        resumed = resume["loop"] if resume and resume["loop"]["stage"] == name else None
+        of_stage = run._replace(resume=resumed, save=save_all)
+        flag = "--batch_size_head" if name == "head" else "--batch_size"
+        with runtime.memory_for(flag, stage.schedule.batch_size):
+            history = history + fit(stage, modules["network"], data, masks, of_stage)
+    return history
 
 
 def fit(
-    stage: Stage,
-    network: WideResNet,
-    data: Dataset,
-    seed: tuple[int, ...],
-    masks: pruning.Masks,
-    bf16: bool = False,
-    compile_loss: bool = False,
-    resume: State | None = None,
-    save: Callable[[State], None] = lambda state: None,
-    log: Callable[[dict[str, Any]], None] = lambda record: None,
-) -> list[dict[str, Any]]:
+    stage: Stage, network: WideResNet, data: Dataset, masks: pruning.Masks, run: Run
+) -> list[Record]:
     """Train one stage in place; return its history, one record an epoch.
 
-    Everything random derives from `seed` (seed, network id), the epoch and the step. `masks` is
-    updated at pruning events. `save` gets the state of the loop now and then, and before
-    runtime.Interrupted is raised; `resume` is such a state. Raises Failure(EXIT_NON_FINITE).
+    Everything random derives from `run.seed`, the epoch and the step. `masks` is updated at pruning
+    events. `run.save` gets the state of the stage now and then, and before runtime.Interrupted is
+    raised. Raises Failure(EXIT_NON_FINITE).
     """
-    n_images = len(data.train)
-    steps_per_epoch = stage.steps_per_epoch(n_images)
-    n_steps = stage.epochs * steps_per_epoch
-    events = stage.pruning_events(n_steps)
-    run = _Run(stage, data.train.images.device, bf16, compile_loss, resume)
+    n_images, schedule = len(data.train), stage.schedule
+    steps_per_epoch = schedule.steps_per_epoch(n_images)
+    n_steps = schedule.n_steps(n_images)
+    events = schedule.pruning_events(n_images)
+    progress = _Progress(stage, data.train.images.device, run)
     network.train(stage.frozen is None)
 
     def stop_if_asked() -> None:
         if signum := runtime.stop_requested():
-            save(run.state())
+            run.save(progress.state())
             raise Interrupted(signum)
 
-    encoded = list(_encode_ahead(stage, data, bf16, (*seed, stage.name), stop_if_asked))
-    save_if_due = _now_and_then(lambda: save(run.state()))
-    epochs = range(run.step // steps_per_epoch, stage.epochs)
-    for epoch in tqdm(epochs, desc=stage.name, unit="epoch", leave=False, disable=None):
-        order = _order(n_images, data.train.images.device, (*seed, stage.name, "order", epoch))
-        for step in range(run.step, (epoch + 1) * steps_per_epoch):
+    encoded = list(_encode_ahead(stage, data, run.bf16, (*run.seed, schedule.name), stop_if_asked))
+    save_if_due = _now_and_then(lambda: run.save(progress.state()))
+    epochs = range(progress.step // steps_per_epoch, schedule.epochs)
+    for epoch in tqdm(epochs, desc=schedule.name, unit="epoch", leave=False, disable=None):
+        order = _order(
+            n_images, data.train.images.device, (*run.seed, schedule.name, "order", epoch)
+        )
+        for step in range(progress.step, (epoch + 1) * steps_per_epoch):
             stop_if_asked()
             if step in events:
-                _prune(run, masks, events[step])
-            run.optimizer.param_groups[0]["lr"] = stage.learning_rate_at(step / n_steps)
+                _prune(progress, masks, events[step], run.seed)
+            progress.optimizer.param_groups[0]["lr"] = schedule.learning_rate_at(step / n_steps)
             position = step % steps_per_epoch
-            batch = order[position * stage.batch_size : (position + 1) * stage.batch_size]
+            batch = order[position * schedule.batch_size : (position + 1) * schedule.batch_size]
             view = encoded[epoch % len(encoded)] if encoded else None
-            _step(run, data, batch, view, masks, (*seed, stage.name, "step", step))
-            run.step = step + 1
-        run.history.append(_end_epoch(run, network, data, epoch, steps_per_epoch))
-        log(run.history[-1])
-        _warn_of_collapse(run)
-        if epoch + 1 < stage.epochs:
+            _step(progress, data, batch, view, masks, (*run.seed, schedule.name, "step", step))
+            progress.step = step + 1
+        progress.history.append(_end_epoch(progress, network, data, epoch, steps_per_epoch))
+        run.log(progress.history[-1])
+        _warn_of_collapse(progress)
+        if epoch + 1 < schedule.epochs:
             save_if_due()
-    run.optimizer.zero_grad(set_to_none=True)  # memory for the next stage
-    return run.history
+    progress.optimizer.zero_grad(set_to_none=True)  # memory for the next stage
+    return progress.history
 
 
 def _now_and_then(save: Callable[[], None]) -> Callable[[], None]:
@@ -152,35 +162,29 @@ def _now_and_then(save: Callable[[], None]) -> Callable[[], None]:
     return save_if_due
 
 
-class _Run:
+class _Progress:
     """What changes while a stage runs, and what has to be restored to continue it."""
 
-    def __init__(
-        self,
-        stage: Stage,
-        device: torch.device,
-        bf16: bool = False,
-        compile_loss: bool = False,
-        resume: State | None = None,
-    ):
-        self.stage, self.bf16 = stage, bf16
-        self.loss = partial(_in_precision, stage.loss, bf16)
-        if compile_loss:
+    def __init__(self, stage: Stage, device: torch.device, run: Run):
+        schedule = stage.schedule
+        self.stage, self.bf16 = stage, run.bf16
+        self.loss = partial(_in_precision, stage.loss, run.bf16)
+        if run.compile_loss:
             self.loss = _compiled(self.loss)
         self.optimizer = torch.optim.SGD(
             stage.parameters,
-            lr=stage.learning_rate,
-            momentum=stage.momentum,
-            weight_decay=stage.weight_decay,
-            nesterov=stage.nesterov,
+            lr=schedule.learning_rate,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+            nesterov=schedule.nesterov,
             fused=True,
         )
         self.step = 0
-        self.history: list[dict[str, Any]] = []
+        self.history: list[Record] = []
         self.test_embedding: Tensor | None = None  # [N,D], where the encoder is frozen
         # of the running epoch: loss x images, correct, images, steps with a finite loss
         self.totals = torch.zeros(4, dtype=torch.float64, device=device)
-        if resume is not None:
+        if (resume := run.resume) is not None:
             self.step = resume["step"]
             self.history = resume["history"]
             self.totals = resume["totals"].to(device)
@@ -196,7 +200,7 @@ class _Run:
             for parameter in self.stage.parameters
         ]
         return {
-            "stage": self.stage.name,
+            "stage": self.stage.schedule.name,
             "step": self.step,
             "history": self.history,
             "totals": self.totals,
@@ -220,11 +224,13 @@ def _compiled(loss: Loss) -> Loss:
     return torch.compile(loss, fullgraph=True, dynamic=False, mode="reduce-overhead")
 
 
-def _prune(run: _Run, masks: pruning.Masks, sparsity: float) -> None:
+def _prune(
+    progress: _Progress, masks: pruning.Masks, sparsity: float, seed: tuple[int | str, ...]
+) -> None:
     """Add to the masks what is pruned now, and set it to zero."""
-    stage = run.stage
-    masks |= pruning.magnitude_masks(stage.prunable, sparsity, stage.allocation)
-    pruning.apply_masks(masks, stage.prunable, run.optimizer)
+    weights, plan = progress.stage.prunable, progress.stage.schedule.pruning
+    masks |= pruning.CRITERIA[plan.criterion](weights, sparsity, plan.allocation, *seed)
+    pruning.apply_masks(masks, weights, progress.optimizer)
 
 
 def _order(n_images: int, device: torch.device, seed: tuple[int | str, ...]) -> Tensor:
@@ -236,8 +242,8 @@ def _inputs(
     stage: Stage, data: Dataset, batch: Tensor, bf16: bool, seed: tuple[int | str, ...]
 ) -> Tensor:
     """Augmented views of the images `batch`, in float32, or what the frozen part makes of them."""
-    images = data.train.images[batch].repeat(stage.n_views, 1, 1, 1)
-    views = augment.augment(images, stage.augmentation, runtime.generator(*seed))
+    images = data.train.images[batch].repeat(stage.schedule.n_views, 1, 1, 1)
+    views = augment.augment(images, stage.schedule.augmentation, runtime.generator(*seed))
     views = data.normalise(views).contiguous(memory_format=torch.channels_last)
     if stage.frozen is None:
         return views
@@ -254,7 +260,7 @@ def _encode_ahead(
 ) -> Iterator[Tensor]:
     """What the frozen part makes of each of the cached views that epochs take, [N,D] each."""
     batches = torch.arange(len(data.train), device=data.train.images.device)
-    for view in range(min(stage.cached_views, stage.epochs)):
+    for view in range(min(stage.schedule.cached_views, stage.schedule.epochs)):
         encoded = []
         for i, batch in enumerate(batches.split(evaluation.BATCH_SIZE)):
             stop_if_asked()
@@ -263,7 +269,7 @@ def _encode_ahead(
 
 
 def _step(
-    run: _Run,
+    progress: _Progress,
     data: Dataset,
     batch: Tensor,
     encoded: Tensor | None,
@@ -272,70 +278,72 @@ def _step(
 ) -> None:
     """One optimizer step on the images `batch`, or on what is `encoded` of them; adds to the totals
     without waiting for a GPU."""
-    stage = run.stage
-    inputs = _inputs(stage, data, batch, run.bf16, seed) if encoded is None else encoded[batch]
+    stage = progress.stage
+    inputs = _inputs(stage, data, batch, progress.bf16, seed) if encoded is None else encoded[batch]
     torch.manual_seed(runtime.seed_from(*seed, "dropout"))
-    run.optimizer.zero_grad(set_to_none=True)  # first: a CUDA graph writes over its last results
-    loss, correct = run.loss(inputs, data.train.labels[batch])
+    progress.optimizer.zero_grad(
+        set_to_none=True
+    )  # first: a CUDA graph writes over its last results
+    loss, correct = progress.loss(inputs, data.train.labels[batch])
     loss.backward()
-    run.optimizer.step()
-    pruning.apply_masks(masks, stage.prunable, run.optimizer)
+    progress.optimizer.step()
+    pruning.apply_masks(masks, stage.prunable, progress.optimizer)
     with torch.no_grad():
         loss = loss.detach().double()
         correct = torch.full_like(loss, torch.nan) if correct is None else correct.double()
         count = torch.full_like(loss, len(batch))
-        run.totals += torch.stack([loss * count, correct, count, loss.isfinite().double()])
+        progress.totals += torch.stack([loss * count, correct, count, loss.isfinite().double()])
 
 
-def _warn_of_collapse(run: _Run) -> None:
-    stage, last = run.stage, run.history[-1]
-    if stage.collapsed_loss is None or last["epoch"] + 1 < stage.epochs:
+def _warn_of_collapse(progress: _Progress) -> None:
+    schedule, last = progress.stage.schedule, progress.history[-1]
+    if schedule.collapsed_loss is None or last["epoch"] + 1 < schedule.epochs:
         return
-    if last["loss"] > 0.99 * stage.collapsed_loss:
+    if last["loss"] > 0.99 * schedule.collapsed_loss:
         tqdm.write(
-            f"{stage.name}: the loss ended at {last['loss']:.3f}, and equal embeddings have "
-            f"{stage.collapsed_loss:.3f}: try --warmup_epochs or a lower --learning_rate"
+            f"{schedule.name}: the loss ended at {last['loss']:.3f}, and equal embeddings have "
+            f"{schedule.collapsed_loss:.3f}: try --warmup_epochs or a lower --learning_rate"
         )
 
 
 def _end_epoch(
-    run: _Run, network: WideResNet, data: Dataset, epoch: int, steps_per_epoch: int
-) -> dict[str, Any]:
+    progress: _Progress, network: WideResNet, data: Dataset, epoch: int, steps_per_epoch: int
+) -> Record:
     """The epoch's record: means over its images, learning rate of its last step, test accuracy at
     some epochs. Resets the totals."""
-    loss, correct, images, finite_steps = run.totals.tolist()
-    run.totals.zero_()
-    weights = [parameter.detach().isfinite().all() for parameter in run.stage.parameters]
+    loss, correct, images, finite_steps = progress.totals.tolist()
+    progress.totals.zero_()
+    weights = [parameter.detach().isfinite().all() for parameter in progress.stage.parameters]
     if finite_steps < steps_per_epoch or not torch.stack(weights).all():
         step = epoch * steps_per_epoch + int(finite_steps)
-        last = f", after a loss of {run.history[-1]['loss']:.4g}" if run.history else ""
-        rate = run.optimizer.param_groups[0]["lr"]
+        last = f", after a loss of {progress.history[-1]['loss']:.4g}" if progress.history else ""
+        rate = progress.optimizer.param_groups[0]["lr"]
         raise Failure(
             EXIT_NON_FINITE,
-            f"{run.stage.name}: loss or weights are not finite at epoch {epoch}, step {step} "
-            f"(learning rate {rate:.4g}{last}); try a lower --learning_rate",
+            f"{progress.stage.schedule.name}: loss or weights are not finite at epoch {epoch}, "
+            f"step {step} (learning rate {rate:.4g}{last}); try a lower --learning_rate",
         )
-    record: dict[str, Any] = {
-        "stage": run.stage.name,
+    record: Record = {
+        "stage": progress.stage.schedule.name,
         "epoch": epoch,
         "loss": loss / images,
-        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "learning_rate": progress.optimizer.param_groups[0]["lr"],
     }
     if not math.isnan(correct):
         record["train_accuracy"] = correct / images
-        last = epoch + 1 == run.stage.epochs
-        if last or epoch % math.ceil(run.stage.epochs / EVALUATIONS) == 0:
-            record["test_accuracy"] = _test_accuracy(run, network, data)
+        last = epoch + 1 == progress.stage.schedule.epochs
+        if last or epoch % math.ceil(progress.stage.schedule.epochs / EVALUATIONS) == 0:
+            record["test_accuracy"] = _test_accuracy(progress, network, data)
     return record
 
 
 @torch.no_grad()
-def _test_accuracy(run: _Run, network: WideResNet, data: Dataset) -> float:
+def _test_accuracy(progress: _Progress, network: WideResNet, data: Dataset) -> float:
     """Share of the test images that is classified correctly. A frozen encoder runs only once."""
-    if run.stage.frozen is None:
+    if progress.stage.frozen is None:
         return evaluation.accuracy(network, data, data.test)
-    if run.test_embedding is None:
+    if progress.test_embedding is None:
         outputs = evaluation.outputs(network, data, data.test)
-        run.test_embedding = torch.cat([output.embedding for output in outputs])
-    predicted = network.fc(run.test_embedding).argmax(1)
+        progress.test_embedding = torch.cat([output.embedding for output in outputs])
+    predicted = network.fc(progress.test_embedding).argmax(1)
     return (predicted == data.test.labels).double().mean().item()

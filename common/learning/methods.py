@@ -1,7 +1,8 @@
-"""The two learning methods, and everything in which they differ.
+"""The learning methods, and everything in which they differ: the modules of a network, the
+schedules of its stages, and their losses.
 
-After training both are the same thing, a `WideResNet`; nothing outside this file asks how it
-learned.
+After training both are the same thing, a `WideResNet`. A learner's row in METHODS says what is
+trained first; fine-tuning after one-shot pruning has stages of its own.
 """
 
 from __future__ import annotations
@@ -13,210 +14,186 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common import presets
-from common.data.augment import Augmentation
+from common import recipes, study
 from common.learning.loop import Stage
 from common.learning.losses import collapse_value, supcon_loss
-from common.learning.pruning import pruning_events
+from common.learning.schedule import Pruning, Schedule
 from common.model import wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
+from common.recipes import Augmentation, Config
 
-Config = dict[str, Any]
 Modules = dict[str, nn.Module]
-
-# Augmentations by preset. A digit must stay a digit: it is shifted and resized, never flipped.
-CLASSIFICATION_VIEWS = {
-    "paper": Augmentation(crop_padding=4, horizontal_flip=0.5),
-    "digits": Augmentation(crop_padding=1),
-}
-CONTRASTIVE_VIEWS = {
-    "paper": Augmentation(
-        resized_crop_area=(0.2, 1.0),
-        horizontal_flip=0.5,
-        jitter=(0.4, 0.4, 0.4, 0.1),
-        jitter_probability=0.8,
-        grayscale_probability=0.2,
-    ),
-    "digits": Augmentation(
-        resized_crop_area=(0.6, 1.0), jitter=(0.4, 0.4, 0.0, 0.0), jitter_probability=0.8
-    ),
-}
 
 
 class Method(NamedTuple):
-    """A learning method: the modules of a new network, and the stages that train them."""
+    """A learning method: the modules of a new network, and the schedules of their training."""
 
-    new_modules: Callable[[Config, int, int], Modules]
-    stages: Callable[[Modules, Config], list[Stage]]
-
-
-def _new_network(config: Config, n_classes: int, network_id: int) -> WideResNet:
-    return wide_resnet.build(
-        config["model_depth"],
-        config["widen_factor"],
-        n_classes,
-        config["dropout"],
-        *(config["seed"], network_id),
-    )
+    has_projection: bool
+    schedules: Callable[[Config], list[Schedule]]
 
 
-def _supervised_modules(config: Config, n_classes: int, network_id: int) -> Modules:
-    return {"network": _new_network(config, n_classes, network_id)}
+def new_modules(config: Config, n_classes: int, network_id: int) -> Modules:
+    """An untrained network and, where its learner needs one, a projection head. First weights
+    depend on (seed, id) alone."""
+    seed = (config["seed"], network_id)
+    architecture = (config["model_depth"], config["widen_factor"], n_classes, config["dropout"])
+    network = wide_resnet.build(*architecture, *seed)
+    if not METHODS[config["learner"]].has_projection:
+        return {"network": network}
+    width, kind = network.embedding_width, config["projection_head"]
+    return {"network": network, "projection": wide_resnet.build_projection(width, kind, *seed)}
 
 
-def _supcon_modules(config: Config, n_classes: int, network_id: int) -> Modules:
-    network = _new_network(config, n_classes, network_id)
-    projection = wide_resnet.build_projection(
-        network.embedding_width, config["projection_head"], config["seed"], network_id
-    )
-    return {"network": network, "projection": projection}
+def schedules(config: Config) -> list[Schedule]:
+    """The stages of a training or fine-tuning in their order, as plain data."""
+    schedule = study.Cell(config["learner"], config["pruning_method"], 0).schedule
+    if schedule is None or schedule.is_gradual:
+        return METHODS[config["learner"]].schedules(config)
+    return _finetuning(config)
 
 
-def _supervised_stages(modules: Modules, config: Config) -> list[Stage]:
+def stages(modules: Modules, config: Config) -> list[Stage]:
+    """The schedules with what they train: parameters, loss, and what is prunable."""
+    return [STAGES[schedule.name](schedule, modules, config) for schedule in schedules(config)]
+
+
+def _supervised(config: Config) -> list[Schedule]:
     """Cross-entropy through the whole network."""
-    network = modules["network"]
     return [
-        Stage(
+        Schedule(
             name="network",
-            parameters=list(network.parameters()),
-            loss=partial(_cross_entropy, network),
             augmentation=classification_views(config),
-            epochs=config["epochs"],
-            batch_size=config["batch_size"],
-            learning_rate=config["learning_rate"],
-            momentum=config["momentum"],
-            weight_decay=config["weight_decay"],
-            milestones=() if config["cosine_annealing"] else presets.SUPERVISED_MILESTONES,
-            gamma=presets.SUPERVISED_GAMMA,
-            cosine=config["cosine_annealing"],
-            warmup=_warmup(config),
-            **_gradual_pruning(wide_resnet.prunable(network), config),
+            milestones=() if config["cosine_annealing"] else recipes.SUPERVISED_MILESTONES,
+            gamma=recipes.SUPERVISED_GAMMA,
+            pruning=_gradual(config, own_steps=True),
+            **_main_stage(config),
         )
     ]
 
 
-def _supcon_stages(modules: Modules, config: Config) -> list[Stage]:
+def _supcon(config: Config) -> list[Schedule]:
     """The contrastive loss through encoder and projection head; then a linear classifier on the
     frozen encoder. Each is pruned by the same schedule, in fractions of its own steps."""
-    encoder, classifier = _prunable_parts(modules["network"])
     return [
-        _encoder_stage(
-            modules,
-            config,
-            momentum=config["momentum"],
-            weight_decay=config["weight_decay"],
-            cosine=config["cosine_annealing"],
-            warmup=_warmup(config),
-            **_gradual_pruning(encoder, config),
+        Schedule(
+            name="encoder",
+            augmentation=contrastive_views(config),
+            n_views=2,
+            collapsed_loss=_collapsed_loss(config),
+            pruning=_gradual(config, own_steps=True),
+            **_main_stage(config),
         ),
-        _head_stage(modules, config, **_gradual_pruning(classifier, config, own_steps=False)),
+        _head(config, _gradual(config, own_steps=False)),
     ]
 
 
-def finetuning_stages(modules: Modules, config: Config) -> list[Stage]:
+def _main_stage(config: Config) -> dict[str, Any]:
+    """What every first stage takes from the flags."""
+    same = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay")
+    return {name: config[name] for name in same} | {
+        "cosine": config["cosine_annealing"],
+        "warmup": min(config["warmup_epochs"] / config["epochs"], 1.0),
+    }
+
+
+def _finetuning(config: Config) -> list[Schedule]:
     """Fine-tuning at a constant rate with the masks a network has: cross-entropy through all of
     it, or the contrastive loss through the encoder and then the classifier again."""
-    network = modules["network"]
-    constant = {"momentum": presets.FINETUNING_MOMENTUM, "nesterov": True}
-    if config.get("finetune_loss") == "supcon":
-        encoder, classifier = _prunable_parts(network)
-        return [
-            _encoder_stage(modules, config, prunable=encoder, **constant),
-            _head_stage(modules, config, prunable=classifier),
-        ]
-    return [
-        Stage(
-            name="finetune",
-            parameters=list(network.parameters()),
-            loss=partial(_cross_entropy, network),
-            augmentation=classification_views(config),
-            epochs=config["epochs"],
-            batch_size=config["batch_size"],
-            learning_rate=config["learning_rate"],
-            prunable=wide_resnet.prunable(network),
-            **constant,
-        )
-    ]
-
-
-def _encoder_stage(modules: Modules, config: Config, **differences: Any) -> Stage:
-    network, projection = modules["network"], modules["projection"]
-    encoder = [p for name, p in network.named_parameters() if not name.startswith("fc.")]
-    return Stage(
-        name="encoder",
-        parameters=[*encoder, *projection.parameters()],
-        loss=partial(_contrastive_loss, network, projection, config),
-        augmentation=CONTRASTIVE_VIEWS[config["preset"]],
-        n_views=2,
-        epochs=config["epochs"],
-        batch_size=config["batch_size"],
-        learning_rate=config["learning_rate"],
-        collapsed_loss=collapse_value(
-            2 * config["batch_size"], config["temperature"], config["base_temperature"]
-        ),
-        **differences,
+    pruning = Pruning(
+        None, config["sparsity"], recipes.value(config, "criterion"), config["allocation"]
     )
+    same = {name: config[name] for name in ("epochs", "batch_size", "learning_rate")}
+    same |= {"momentum": recipes.FINETUNING_MOMENTUM, "nesterov": True, "pruning": pruning}
+    if config.get("finetune_loss") != "supcon":
+        return [Schedule(name="finetune", augmentation=classification_views(config), **same)]
+    encoder = Schedule(
+        name="encoder",
+        augmentation=contrastive_views(config),
+        n_views=2,
+        collapsed_loss=_collapsed_loss(config),
+        **same,
+    )
+    return [encoder, _head(config, pruning)]
 
 
-def _head_stage(modules: Modules, config: Config, **differences: Any) -> Stage:
-    network = modules["network"]
-    return Stage(
+def _head(config: Config, pruning: Pruning | None) -> Schedule:
+    return Schedule(
         name="head",
-        parameters=list(network.fc.parameters()),
-        loss=partial(_cross_entropy_of_head, network.fc),
-        frozen=lambda views: network(views).embedding,
-        cached_views=config["head_views"],
         augmentation=classification_views(config),
+        cached_views=recipes.value(config, "head_views"),
         epochs=config["head_epochs"],
         batch_size=config["batch_size_head"],
-        learning_rate=presets.HEAD_LEARNING_RATE,
-        momentum=presets.HEAD_MOMENTUM,
-        milestones=presets.HEAD_MILESTONES,
-        gamma=presets.HEAD_GAMMA,
-        **differences,
+        learning_rate=recipes.HEAD_LEARNING_RATE,
+        momentum=recipes.HEAD_MOMENTUM,
+        milestones=recipes.HEAD_MILESTONES,
+        gamma=recipes.HEAD_GAMMA,
+        pruning=pruning,
     )
 
 
-def _prunable_parts(network: WideResNet) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    encoder = wide_resnet.prunable(network)
-    return encoder, {"fc.weight": encoder.pop("fc.weight")}
+def _gradual(config: Config, own_steps: bool) -> Pruning | None:
+    """The stage's pruning. Steps given by flags count the main stage's; others use fractions."""
+    if config["sparsity"] == 0:
+        return None
+    steps = ("begin_step", "end_step", "frequency") if own_steps else ()
+    return Pruning(
+        window=recipes.WINDOWS[study.PRUNINGS[config["pruning_method"]].schedule],
+        sparsity=config["sparsity"],
+        criterion=recipes.value(config, "criterion"),
+        allocation=config["allocation"],
+        **{name: config[name] for name in steps},
+    )
+
+
+def _collapsed_loss(config: Config) -> float:
+    n_views = 2 * config["batch_size"]
+    return collapse_value(n_views, config["temperature"], config["base_temperature"])
 
 
 def classification_views(config: Config) -> Augmentation:
     """How images are augmented wherever they are classified."""
-    views = CLASSIFICATION_VIEWS[config["preset"]]
+    size = recipes.value(config, "image_size")
+    views = _mirrored_if_safe(recipes.CLASSIFICATION_VIEWS[config["preset"]], config)
+    views = views._replace(crop_padding=round(recipes.CROP_PADDING * size))
     upside_down = config["released_quirks"] and config["preset"] == "paper"
     return views._replace(vertical_flip=0.5) if upside_down else views
 
 
-def _warmup(config: Config) -> float:
-    return min(config["warmup_epochs"] / config["epochs"], 1.0)
+def contrastive_views(config: Config) -> Augmentation:
+    """How the two views of an image are made that SupCon contrasts."""
+    return _mirrored_if_safe(recipes.CONTRASTIVE_VIEWS[config["preset"]], config)
 
 
-def _gradual_pruning(
-    prunable: dict[str, Tensor], config: Config, own_steps: bool = True
-) -> dict[str, Any]:
-    """The stage's pruning. Steps given by flags count the main stage's; others use fractions."""
-    if config["sparsity"] == 0:
-        return {}
-    steps = ("begin_step", "end_step", "frequency") if own_steps else ()
-    events = partial(
-        _events,
-        config["pruning_method"],
-        config["sparsity"],
-        {name: config[name] for name in steps},
+def _mirrored_if_safe(views: Augmentation, config: Config) -> Augmentation:
+    """Without flips where a mirrored image may show another class."""
+    words = study.dataset_words(str(config.get("dataset")))
+    return views if words.keeps_class_mirrored else views._replace(horizontal_flip=0.0)
+
+
+def _network_stage(schedule: Schedule, modules: Modules, config: Config) -> Stage:
+    network = modules["network"]
+    loss = partial(_cross_entropy, network)
+    return Stage(schedule, list(network.parameters()), loss, prunable=wide_resnet.prunable(network))
+
+
+def _encoder_stage(schedule: Schedule, modules: Modules, config: Config) -> Stage:
+    network, projection = modules["network"], modules["projection"]
+    parameters = [p for name, p in network.named_parameters() if not name.startswith("fc.")]
+    prunable = wide_resnet.prunable(network)
+    del prunable["fc.weight"]
+    loss = partial(_contrastive_loss, network, projection, config)
+    return Stage(schedule, [*parameters, *projection.parameters()], loss, prunable=prunable)
+
+
+def _head_stage(schedule: Schedule, modules: Modules, config: Config) -> Stage:
+    network = modules["network"]
+    return Stage(
+        schedule,
+        list(network.fc.parameters()),
+        partial(_cross_entropy_of_head, network.fc),
+        frozen=lambda views: network(views).embedding,
+        prunable={"fc.weight": network.fc.weight},
     )
-    return {
-        "prunable": prunable,
-        "allocation": config["allocation"],
-        "pruning_events": events,
-    }
-
-
-def _events(
-    pruning_method: str, sparsity: float, steps: dict[str, int | None], n_steps: int
-) -> dict[int, float]:
-    return pruning_events(pruning_method, sparsity, n_steps, **steps)
 
 
 def _cross_entropy(network: WideResNet, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,6 +219,13 @@ def _contrastive_loss(
 
 
 METHODS = {
-    "supervised": Method(_supervised_modules, _supervised_stages),
-    "SupCon": Method(_supcon_modules, _supcon_stages),
+    "supervised": Method(has_projection=False, schedules=_supervised),
+    "SupCon": Method(has_projection=True, schedules=_supcon),
+}
+# What a schedule of this name trains.
+STAGES = {
+    "network": _network_stage,
+    "finetune": _network_stage,
+    "encoder": _encoder_stage,
+    "head": _head_stage,
 }

@@ -1,4 +1,4 @@
-"""Magnitude pruning: exact-count masks, and the schedule of gradual pruning.
+"""Pruning: exact-count masks by a criterion, and the schedule of gradual pruning.
 
 Masks are plain tensors beside the network (True = kept). Weights are ranked as they are at the
 moment of pruning; after every optimizer step weights and momentum are masked.
@@ -7,12 +7,13 @@ moment of pruning; after every optimizer step weights and momentum are masked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
+from common import runtime
+from common.recipes import Window
 from common.runtime import EXIT_ARGUMENTS, Failure
 
 Masks = dict[str, Tensor]
@@ -40,6 +41,28 @@ def magnitude_masks(
         name: part.view_as(tensor)
         for (name, tensor), part in zip(tensors.items(), parts, strict=True)
     }
+
+
+def random_masks(
+    tensors: Mapping[str, Tensor], sparsity: float, allocation: str = "global", *seed: int | str
+) -> Masks:
+    """Masks that prune as many weights of each tensor as `magnitude_masks` would, chosen at random
+    by (seed, name of the tensor) alone: at a higher sparsity the same ones and more."""
+    masks = {}
+    for name, mask in magnitude_masks(tensors, sparsity, allocation).items():
+        draws = torch.rand(mask.numel(), generator=runtime.generator(*seed, "criterion", name))
+        draws = draws.to(mask.device)
+        masks[name] = _keep_all_but(draws, int((~mask).sum())).view_as(mask)
+    return masks
+
+
+# By the words of study.CRITERIA: (tensors, sparsity, allocation, *seed) -> masks.
+CRITERIA: dict[str, Callable[..., Masks]] = {
+    "magnitude": lambda tensors, sparsity, allocation, *seed: magnitude_masks(
+        tensors, sparsity, allocation
+    ),
+    "random": random_masks,
+}
 
 
 def _uniform_counts(sizes: list[int], sparsity: float) -> list[int]:
@@ -103,21 +126,8 @@ def gmp_sparsity(
     return final + (initial - final) * (1 - progress) ** 3
 
 
-class Window(NamedTuple):
-    """When gradual pruning happens, as fractions of the training steps."""
-
-    begin: float
-    end: float
-    n_events: int
-
-
-# The released schedules: early is supervised's (steps 1,000 to 20,000 every 500 of 80,155), late
-# is SupCon's (2,440 to 4,760 every 62 of 24,500). Both serve both learning methods here.
-WINDOWS = {"GMP": Window(0.0125, 0.25, 39), "later_GMP": Window(0.10, 0.194, 38)}
-
-
 def pruning_events(
-    pruning_method: str,
+    window: Window,
     final: float,
     n_steps: int,
     begin_step: int | None = None,
@@ -127,9 +137,8 @@ def pruning_events(
     """Sparsity by step at which it is to be reached, for a training of n_steps.
 
     The steps are begin, begin + frequency, … up to end; the last one lands exactly on `final`.
-    Steps that are None come from WINDOWS. Raises Failure(EXIT_ARGUMENTS) if they do not fit.
+    Steps that are None come from the window. Raises Failure(EXIT_ARGUMENTS) if they do not fit.
     """
-    window = WINDOWS[pruning_method]
     begin = round(window.begin * n_steps) if begin_step is None else begin_step
     end = max(round(window.end * n_steps), begin + 1) if end_step is None else end_step
     if frequency is None:

@@ -43,14 +43,12 @@ def accuracy(network: WideResNet, data: Dataset, split: Split) -> float:
 
 def classify(
     network: WideResNet, data: Dataset, split: Split, batch_size: int = BATCH_SIZE
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted labels [N] and embeddings [N,D]."""
-    pairs = [
-        (output.logits.argmax(1).cpu().numpy(), output.embedding.cpu().numpy())
-        for output in outputs(network, data, split, batch_size)
-    ]
-    labels, embeddings = zip(*pairs, strict=True)
-    return np.concatenate(labels), np.concatenate(embeddings)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predicted labels [N], logits [N,C] and embeddings [N,D]."""
+    batches = list(outputs(network, data, split, batch_size))
+    logits = torch.cat([output.logits for output in batches])
+    embeddings = torch.cat([output.embedding for output in batches])
+    return logits.argmax(1).cpu().numpy(), logits.cpu().numpy(), embeddings.cpu().numpy()
 
 
 def probe_embeddings(batches: Iterator[Output]) -> list[Tensor]:

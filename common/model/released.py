@@ -1,6 +1,6 @@
 """Networks saved by the released code of arXiv 2207.00200, read as if this project had made them.
 
-Their files hold bare state dicts; everything else is told by their names and shapes.
+Their files hold bare state dicts; names and shapes tell everything else.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import paths
+from common import paths, recipes
+from common.data.datasets import CIFAR10_CLASSES
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
-from common.paths import Cell
 from common.runtime import EXIT_CHECKPOINT, Failure, is_trouble
+from common.study import Cell
 
 State = dict[str, Tensor]
 # What wraps the names of our parameters: wrappers of torch, and the released modules.
@@ -30,38 +31,46 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
     hold exactly one Wide ResNet.
     """
     path = next(iter(files.values()))
-    if cell.learner == "SupCon":
+    if "head" in files:
         encoder = _plain_names(path, _part(path, "model"))
         state = {name: tensor for name, tensor in encoder.items() if not name.startswith("head.")}
         projection = {name: tensor for name, tensor in encoder.items() if name.startswith("head.")}
         state |= _plain_names(files["head"], _part(files["head"], "head"))
     else:
         state, projection = _plain_names(path, _load(path)), {}
-    told = architecture(path, state)
-    model = _fit(path, state, told)
-    weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**told))}
+    try:
+        found = architecture(state)
+    except ValueError as error:
+        raise Failure(EXIT_CHECKPOINT, f"{path}: {error}") from error
+    model = _fit(path, state, found)
+    weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**found))}
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     total = sum(weight.numel() for weight in weights.values())
     config = cell._asdict() | {
         "released": True,
         "released_quirks": True,  # its normalisation
-        "dataset": None,  # not told
+        "dataset": None,  # unknown
         "train_images": None,
         "limit": None,
-        "n_classes": told["n_classes"],
-        "model_depth": told["depth"],
-        "widen_factor": told["widen_factor"],
-        "dropout": told["dropout"],
+        "n_classes": found["n_classes"],
+        "model_depth": found["depth"],
+        "widen_factor": found["widen_factor"],
+        "dropout": found["dropout"],
     }
     contents = {
         "network_id": network_id,
-        "architecture": told,
+        "architecture": found,
         "model": model,
         "masks": {name: weight != 0 for name, weight in weights.items()} if cell.sparsity else {},
         "projection": projection,
         "config": config,
         "results": {"sparsity_reached": zeros / total},
         "versions": {},
+        "data": {
+            "classes": list(CIFAR10_CLASSES),
+            "mean": list(recipes.RELEASED_MEAN),
+            "std": list(recipes.RELEASED_STD),
+        },
     }
     return {path: contents}
 
@@ -100,22 +109,19 @@ def _plain_names(path: Path, state: dict[str, Any]) -> State:
     return plain
 
 
-def architecture(path: Path, state: State) -> dict[str, Any]:
-    """What a network with these weights is. Raises Failure(EXIT_CHECKPOINT) where they are none's:
-    sizes that are in the file are never believed before the weights are seen to have them."""
+def architecture(state: State) -> dict[str, Any]:
+    """The architecture of these weights. Raises ValueError if they are no Wide ResNet's."""
     blocks = {name.split(".")[2] for name in state if name.startswith("block1.layer.")}
     try:
-        told = {
-            "depth": 6 * len(blocks) + 4,
-            "widen_factor": len(state["block1.layer.0.conv1.weight"]) // 16,
-            "n_classes": len(state["fc.weight"]),
-            "dropout": 0.0,  # changes nothing once a network is trained
-        }
+        widen_factor = len(state["block1.layer.0.conv1.weight"]) // 16
+        n_classes = len(state["fc.weight"])
     except (KeyError, TypeError) as error:
-        raise Failure(EXIT_CHECKPOINT, f"{path}: has no parameter {error}") from error
-    if not blocks or not told["widen_factor"]:
-        raise Failure(EXIT_CHECKPOINT, f"{path}: its weights are no Wide ResNet's")
-    return told
+        raise ValueError(f"has no parameter {error}") from error
+    if not blocks or not widen_factor:
+        raise ValueError("its weights are no Wide ResNet's")
+    # Dropout changes nothing once a network is trained.
+    depth = 6 * len(blocks) + 4
+    return {"depth": depth, "widen_factor": widen_factor, "n_classes": n_classes, "dropout": 0.0}
 
 
 def _fit(path: Path, state: State, architecture: dict[str, Any]) -> State:
@@ -145,9 +151,10 @@ def _fit(path: Path, state: State, architecture: dict[str, Any]) -> State:
 
 def find(models: Path, cell: Cell, network_id: int) -> dict[str, Path] | None:
     """The released files of a network, None if there are none. Raises Failure(EXIT_CHECKPOINT)
-    if there are several (of other epochs, say)."""
+    if several could be meant (of other epochs, say)."""
     found = paths.released_networks(models).get((cell, network_id), [])
     if len(found) > 1:
-        names = ", ".join(next(iter(files.values())).name for files in found)
-        raise Failure(EXIT_CHECKPOINT, f"{models.parent}: several networks are {cell}: {names}")
+        names = sorted({path.name for candidate in found for path in candidate.values()})
+        message = f"{models.parent}: several files could be {cell} id {network_id}; keep one of "
+        raise Failure(EXIT_CHECKPOINT, message + ", ".join(names))
     return found[0] if found else None

@@ -7,25 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from common import paths
-from common.analysis import forgetting
-from common.data import stored
-from common.data.arrays import Arrays
-from common.experiments import population
-from common.figures import forgetting as forgetting_figures
-from common.figures import plots, style
-from common.paths import Cell
-from common.runtime import write_csv
+from common import files, paths
+from common.analysis import pie
+from common.files import Arrays
+from common.report import pie_plots, plots, stored_pies, style
+from common.report.plots import HEADING
+from common.study import LEARNERS, Cell
 
 
 def run(pies: Path) -> None:
     """Overlap of every two cells (table and heat map), and both learners side by side."""
-    found = stored.pies_by_cell(pies)
+    found = stored_pies.pies_by_cell(pies)
     if len(found) > 1:
         compare_cells(pies, found)
+    first, second = LEARNERS
     for cell in found:
-        other = cell._replace(learner=paths.LEARNERS[1])
-        if cell.learner == paths.LEARNERS[0] and other in found:
+        other = cell._replace(learner=second)
+        if cell.learner == first and other in found:
             compare_learners(pies, cell, found[cell], found[other])
 
 
@@ -37,12 +35,12 @@ def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
     lines: list[tuple[object, ...]] = [header]
     for i, j in combinations(range(len(cells)), 2):
         a, b = (found[cells[index]]["is_pie"] for index in (i, j))
-        pair = forgetting.overlap(a, b)
+        pair = pie.overlap(a, b)
         jaccard[i, j] = jaccard[j, i] = pair.jaccard
         expected[i, j] = expected[j, i] = pair.expected_jaccard
         numbers = (f"{value:.6g}" for value in pair[1:])
         lines.append((cells[i], cells[j], a.sum(), b.sum(), pair.common, *numbers))
-    write_csv(paths.overlap(pies).with_suffix(".csv"), lines)
+    files.write_csv(paths.overlap(pies).with_suffix(".csv"), lines)
     sizes = sorted({int(a["n_models"]) for a in found.values()})
     shown = {
         "cells": np.array([str(cell) for cell in cells]),
@@ -52,16 +50,16 @@ def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
         "n_models": np.array(" to ".join(map(str, sorted({sizes[0], sizes[-1]})))),
         "n_examples": np.array(len(next(iter(found.values()))["label"])),
     }
-    style.keep(paths.overlap(pies), forgetting_figures.overlap_matrix, shown)
+    style.keep(paths.overlap(pies), pie_plots.overlap_matrix, shown)
 
 
 def compare_learners(pies: Path, cell: Cell, a: Arrays, b: Arrays) -> None:
     """Which PIEs of a pruning are common to both learners, and on which images they disagree."""
-    heading = {key: a[key] for key in (*population.HEADING, "label", "classes")}
-    heading["learner"] = np.array(" and ".join(paths.LEARNERS))
+    heading = {key: a[key] for key in (*HEADING, "label", "classes")}
+    heading["learner"] = np.array(" and ".join(LEARNERS))
     if a["n_models"] != b["n_models"]:
         heading["n_models"] = np.array(f"{a['n_models']} and {b['n_models']}")
-    both = {"learners": np.array(paths.LEARNERS), "is_pie": np.stack([a["is_pie"], b["is_pie"]])}
+    both = {"learners": np.array(list(LEARNERS)), "is_pie": np.stack([a["is_pie"], b["is_pie"]])}
     differ = {f"differ_{w}": a[f"modal_{w}"] != b[f"modal_{w}"] for w in ("dense", "pruned")}
     for kind, draw, shown in (
         ("common_PIEs", plots.common_pies, both),

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
-from common.data.arrays import Arrays
-from common.figures.style import (
+from common.files import Arrays
+from common.report.style import (
     GREEN,
     GREY,
     RED,

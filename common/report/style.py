@@ -11,9 +11,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.data import arrays
-from common.data.arrays import Arrays
-from common.runtime import replace_file
+from common import files
+from common.files import Arrays
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -41,18 +40,18 @@ def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None
     figure that cannot be drawn is named on stderr: it never costs a result."""
     stored = path.with_suffix(".npz")
     missing = [path.with_suffix(s) for s in suffixes if not path.with_suffix(s).exists()]
-    if not (stored.exists() and arrays.same(arrays.load(stored), contents)):
+    if not (stored.exists() and files.same_arrays(files.load_arrays(stored), contents)):
         missing = [path.with_suffix(suffix) for suffix in suffixes]
         for suffix in (".png", ".pdf"):  # pictures of other arrays must not outlive them
             path.with_suffix(suffix).unlink(missing_ok=True)
-        arrays.save(stored, contents)
+        files.save_arrays(stored, contents)
     if not missing:
         return
     with rc_context(STYLE):
         try:
             figure = draw(contents)
             for picture in missing:
-                replace_file(picture, figure.savefig, lambda temporary: None)
+                files.replace(picture, figure.savefig)
         except OSError:
             raise
         except Exception as error:

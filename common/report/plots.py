@@ -1,5 +1,5 @@
 """The figures of one cell. Each function draws one from the arrays that `style.keep` stores beside
-it, so that it can be redrawn from them alone: `plots.score_scatter(arrays.load("….npz"))`."""
+it, so that it can be redrawn from them alone: `plots.score_scatter(files.load_arrays("….npz"))`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from common.data.arrays import Arrays
-from common.figures.style import (
+from common.files import Arrays
+from common.report.style import (
     BLUE,
     CLASS_COLOURS,
     CLASS_MARKERS,
@@ -22,6 +22,9 @@ from common.figures.style import (
     legend_below,
     new_axes,
 )
+
+# What every figure about a cell says of it.
+HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "ids")
 
 
 def training_curves(a: Arrays) -> Figure:

@@ -1,5 +1,4 @@
-"""What is forgotten beyond a count: which classes pay, whether the same images are lost, and how
-far the votes moved. Pure numpy and scipy."""
+"""Which classes pay for pruning. Pure numpy and scipy."""
 
 from __future__ import annotations
 
@@ -55,49 +54,3 @@ def false_discovery_rate(p_values: np.ndarray) -> np.ndarray:
     from scipy.stats import false_discovery_control
 
     return false_discovery_control(p_values.ravel()).reshape(p_values.shape)
-
-
-class Overlap(NamedTuple):
-    """How much two sets of images have in common, and what chance would give."""
-
-    common: int
-    jaccard: float  # common / union; 0 where both are empty
-    expected_jaccard: float  # of random sets of these sizes
-    p_value: float  # of at least so much in common (hypergeometric)
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> Overlap:
-    """Overlap of the sets a and b, bool [N]. Raises ValueError for sets of other images."""
-    if a.shape != b.shape:
-        raise ValueError(f"sets of {a.shape} and {b.shape} images")
-    from scipy.stats import hypergeom
-
-    n, n_a, n_b = len(a), int(a.sum()), int(b.sum())
-    n_common = int((a & b).sum())
-    n_union = n_a + n_b - n_common
-    if n_union == 0:
-        return Overlap(0, 0.0, 0.0, 1.0)
-    chance = hypergeom(n, n_a, n_b)
-    possible = np.arange(max(0, n_a + n_b - n), min(n_a, n_b) + 1)
-    expected = float((chance.pmf(possible) * possible / (n_a + n_b - possible)).sum())
-    return Overlap(n_common, n_common / n_union, expected, float(chance.sf(n_common - 1)))
-
-
-def vote_margin(votes: np.ndarray) -> np.ndarray:
-    """votes [N,C] -> [N] in [0, 1]: share of the networks by which the first class leads."""
-    second, first = np.sort(votes, axis=1)[:, -2:].T
-    return (first - second) / votes.sum(axis=1)
-
-
-def vote_entropy(votes: np.ndarray) -> np.ndarray:
-    """votes [N,C] -> [N] in bits: 0 where all networks agree."""
-    share = votes / votes.sum(axis=1, keepdims=True)
-    return -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1) + 0.0  # no -0.0
-
-
-def vote_distance(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon distance (base 2) between votes [N,C] -> [N] in [0, 1]: 0 for equal shares, 1
-    if no network kept its class. Tells a PIE by one vote from one by all."""
-    from scipy.spatial.distance import jensenshannon
-
-    return np.nan_to_num(jensenshannon(dense, pruned, base=2, axis=1))

@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import paths
-from common.analysis import statistics, summary
+from common import files, paths
+from common.analysis import statistics
 from common.analysis.statistics import Estimate
-from common.analysis.summary import Row
-from common.data import stored
-from common.paths import LEARNERS, PRUNING_METHODS, Cell
-from common.runtime import write_csv
+from common.report import rows, stored_pies
+from common.report.rows import Row
+from common.study import LATER, LEARNERS, ONE_SHOT, SCHEDULES, Cell, format_sparsity
 
 TEXTS = {
     "K1": "At high sparsity, SupCon loses more examples than cross-entropy.",
@@ -42,14 +41,17 @@ Rows = dict[tuple[Cell, str], Row]  # by cell and metric, over all images, with 
 
 def run(pies: Path) -> None:
     """Rewrite claims.csv from the summary and the stored PIEs."""
-    rows = {
-        (Cell(line.learner, line.pruning_method, float(line.sparsity)), line.metric): line
-        for line in summary.read(pies)
+    by_metric = {
+        (line.cell, line.metric): line
+        for line in rows.read(pies)
         if line.group == "all" and line.ci_low is not None and line.ci_high is not None
     }
-    claims = [*_more_lost(rows), *_early(rows), *_unique(pies), *_pies(rows), *_clusters(rows)]
+    claims = [
+        *_more_lost(by_metric), *_early(by_metric), *_unique(pies), *_pies(by_metric),
+        *_clusters(by_metric),
+    ]  # fmt: skip
     shown = ([f"{x:.6g}" if isinstance(x, float) else x for x in claim] for claim in claims)
-    write_csv(paths.claims(pies), [Claim._fields, *shown])
+    files.write_csv(paths.claims(pies), [Claim._fields, *shown])
 
 
 def claim(name: str, statistic: str, found: Estimate | None) -> Claim:
@@ -62,9 +64,9 @@ def claim(name: str, statistic: str, found: Estimate | None) -> Claim:
 
 
 def _more_lost(rows: Rows) -> Iterator[Claim]:
-    for pruning_method in PRUNING_METHODS:
+    for pruning_method in SCHEDULES:
         supervised, supcon = _at_highest(rows, pruning_method, LEARNERS, "n_pies")
-        at = f"{pruning_method.replace('_', ' ')} at {paths.format_sparsity(supcon.sparsity)}"
+        at = f"{pruning_method.replace('_', ' ')} at {format_sparsity(supcon.sparsity)}"
         found = _minus(rows, (supcon, "n_pies"), (supervised, "n_pies"))
         yield claim("K1", f"PIEs, SupCon minus supervised, {at}", found)
 
@@ -75,14 +77,14 @@ def _early(rows: Rows) -> Iterator[Claim]:
             ("Q-Score", "q_score_later_minus_early"),
             ("accuracy of the last probe", "probe_accuracy_later_minus_early"),
         ):
-            (cell,) = _at_highest(rows, "later_GMP", (learner,), metric)
-            at = f"later minus early GMP, {learner} at {paths.format_sparsity(cell.sparsity)}"
+            (cell,) = _at_highest(rows, LATER, (learner,), metric)
+            at = f"later minus early GMP, {learner} at {format_sparsity(cell.sparsity)}"
             yield claim("K2", f"{name}, {at}", _estimate(rows, cell, metric))
 
 
 def _unique(pies: Path) -> Iterator[Claim]:
     """Unique to one cell by more than half, and by more than independent sets would be."""
-    by_cell = stored.pies_by_cell(pies)
+    by_cell = stored_pies.pies_by_cell(pies)
     highest = {cell[:2]: cell for cell in by_cell if cell.sparsity}  # the last is the sparsest
     lost = np.array([by_cell[cell]["is_pie"] for cell in highest.values()])
     found: list[Estimate | None] = [None, None]
@@ -100,7 +102,7 @@ def _unique(pies: Path) -> Iterator[Claim]:
 
 def _pies(rows: Rows) -> Iterator[Claim]:
     for learner in LEARNERS:
-        for pruning_method in PRUNING_METHODS:
+        for pruning_method in SCHEDULES:
             metric = "q_score_pie_minus_rest"
             (cell,) = _at_highest(rows, pruning_method, (learner,), metric)
             q = _estimate(rows, cell, metric)
@@ -114,10 +116,10 @@ def _pies(rows: Rows) -> Iterator[Claim]:
 
 def _clusters(rows: Rows) -> Iterator[Claim]:
     metric = "embedding_silhouette_lost"
-    supervised, supcon = _at_highest(rows, "global", LEARNERS, metric)
+    supervised, supcon = _at_highest(rows, ONE_SHOT, LEARNERS, metric)
     statistic = "silhouette lost by one-shot pruning, SupCon minus supervised, at "
     found = _minus(rows, (supcon, metric), (supervised, metric))
-    yield claim("K5", statistic + paths.format_sparsity(supcon.sparsity), found)
+    yield claim("K5", statistic + format_sparsity(supcon.sparsity), found)
 
 
 def _at_highest(

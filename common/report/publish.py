@@ -6,11 +6,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from common import paths
-from common.analysis import summary
-from common.experiments import claims, comparison
-from common.figures import report
-from common.runtime import write_csv
+from common import files, paths
+from common.report import claims, comparison, page, summary
+from common.study import LEARNERS
 
 
 def run(pies: Path) -> None:
@@ -18,6 +16,6 @@ def run(pies: Path) -> None:
     with FileLock(paths.lock(paths.report(pies))):
         comparison.run(pies)
         claims.run(pies)
-        lines = [summary.table(pies, learner) for learner in paths.LEARNERS]
-        write_csv(paths.main_table(pies), [*lines[0], *lines[1][1:]])
-        report.write(pies)
+        lines = [summary.table(pies, learner) for learner in LEARNERS]
+        files.write_csv(paths.main_table(pies), [*lines[0], *lines[1][1:]])
+        page.write(pies)

@@ -1,0 +1,162 @@
+"""Files that are written whole or not at all: tables, text and arrays. Nothing is unpickled.
+
+A damaged file is renamed to `<name>.corrupt`, never overwritten.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import paths
+from common.runtime import EXIT_WRITE, Failure, is_trouble, one_line
+
+Arrays = dict[str, np.ndarray]
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and write a trial file, so that hours of work do not end at a file that
+    cannot be kept. Raises Failure(EXIT_WRITE)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.tmp"
+        probe.write_bytes(b"0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise Failure(EXIT_WRITE, f"{folder}: cannot write there ({error.strerror})") from error
+
+
+def append_log(path: Path, record: dict[str, Any]) -> None:
+    """Add one JSON line to a log. A log that cannot be written never stops an experiment."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as log:
+            log.write(json.dumps(record) + "\n")
+    except OSError as error:
+        print(f"log not written: {path}: {error.strerror}", file=sys.stderr)
+
+
+def replace(
+    path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None
+) -> None:
+    """Write a file beside its place, flush it to the disk, check it, and move it into place.
+
+    The previous file survives every failure. `write` and `check` get the temporary path; `check`
+    must raise if the file cannot be read back.
+    """
+    temporary = paths.temporary(path, str(os.getpid()))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        if check is not None:
+            check(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """A renaming is on the disk only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def half_written(path: Path) -> list[Path]:
+    """Temporary files that processes left for this one when they were killed. Only the holder of
+    its lock may remove them: another process may be writing one at this moment."""
+    return list(path.parent.glob(paths.temporary(path, "[0-9]*").name))
+
+
+def set_aside(damaged: Path, reason: str) -> None:
+    """Rename a damaged file rather than overwrite it, and say so in one line on stderr. Where the
+    folder is read-only the file stays; a file that another process has renamed is no error."""
+    aside = paths.corrupt(damaged)
+    try:
+        damaged.replace(aside)
+        done = f"kept as {aside.name}"
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        done = f"not renamed ({error.strerror})"
+    print(one_line(f"{damaged}: {reason}; {done}"), file=sys.stderr)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; one that holds this text already is not touched."""
+    data = text.encode()
+    if path.exists() and path.read_bytes() == data:
+        return
+    replace(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as `write_text` does; None is an empty field."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a table by column; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def load_arrays(path: Path) -> Arrays | None:
+    """The arrays of an .npz file; None if it is missing or damaged (numpy checks its checksums). A
+    damaged file is set aside."""
+    try:
+        return _read_arrays(path)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged archive raises one of a dozen kinds
+        if is_trouble(error):
+            raise
+        set_aside(path, f"damaged ({type(error).__name__})")
+        return None
+
+
+def save_arrays(path: Path, contents: Arrays) -> None:
+    """Write an .npz file, and read it back before it takes its place. Raises ValueError for arrays
+    of objects, which would have to be pickled."""
+    for name, array in contents.items():
+        if np.asarray(array).dtype.hasobject:
+            raise ValueError(f"{path}: {name} holds objects")
+    replace(path, lambda temporary: np.savez_compressed(temporary, **contents), _read_arrays)
+
+
+def _read_arrays(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def same_arrays(a: Arrays | None, b: Arrays) -> bool:
+    """Whether two sets of arrays are equal, NaN counting as equal to NaN."""
+    return (
+        a is not None
+        and a.keys() == b.keys()
+        and all(
+            a[name].dtype == b[name].dtype
+            and np.array_equal(a[name], b[name], equal_nan=a[name].dtype.kind == "f")
+            for name in a
+        )
+    )

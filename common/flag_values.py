@@ -1,0 +1,108 @@
+"""Which values the flags accept: functions from text to value, as argparse wants its types.
+
+Each raises argparse.ArgumentTypeError, which says what would be accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from common import study
+
+
+def _refuse(text: str, accepted: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"{text!r}: give {accepted}")
+
+
+# Python also reads 1_0, " 5" and digits of other scripts as numbers.
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def _number(text: str, accepted: str, is_valid: Callable[[float], bool]) -> float:
+    value = float(text) if _DECIMAL.fullmatch(text) else math.nan
+    if not (math.isfinite(value) and is_valid(value)):
+        _refuse(text, accepted)
+    return value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    return _number(text, "a number above 0", lambda value: value > 0)
+
+
+def not_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    return _number(text, "a number of at least 0", lambda value: value >= 0)
+
+
+def fraction(text: str) -> float:
+    """A number in [0, 1)."""
+    return _number(text, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A whole number from low to high, in digits of ASCII."""
+
+    def within(text: str) -> int:
+        # the length first: Python refuses to read numbers of thousands of digits
+        value = int(text) if len(text) <= 20 and _WHOLE.fullmatch(text) else low - 1
+        if not low <= value <= high:
+            _refuse(text, f"a whole number from {low} to {high}")
+        return value
+
+    return within
+
+
+def depth(text: str) -> int:
+    """How many convolutions a Wide ResNet may have."""
+    value = integer(10, 1000)(text)
+    if value % 6 != 4:
+        _refuse(text, "a depth of the form 6n+4: 10, 16, 22, 28, …")
+    return value
+
+
+def sparsities(text: str) -> list[float]:
+    """Fractions in [0, 1), separated by commas, each once; ten decimals are kept."""
+    accepted = "sparsities from 0 to below 1, separated by commas, each once"
+    try:
+        values = [abs(round(fraction(part.strip()), 10)) for part in text.split(",")]  # -0.0 is 0.0
+    except argparse.ArgumentTypeError:
+        _refuse(text, accepted)
+    if len(set(values)) < len(values) or max(values) == 1:
+        _refuse(text, accepted)
+    return values
+
+
+def prunings(text: str) -> list[str]:
+    """Names of prunings, separated by commas, each once; a space stands for an underscore."""
+    values = [part.strip().replace(" ", "_") for part in text.split(",")]
+    if not set(values) <= study.PRUNINGS.keys() or len(set(values)) < len(values):
+        _refuse(text, f"some of {', '.join(study.PRUNINGS)}, separated by commas, each once")
+    return values
+
+
+def folder(text: str) -> Path:
+    """A folder, or what may become one."""
+    if not text or "\0" in text or any(len(part.encode()) > 255 for part in Path(text).parts):
+        _refuse(text, "a folder whose name a file system can hold")
+    try:
+        is_other = Path(text).exists() and not Path(text).is_dir()
+    except OSError as error:  # too long as a whole, say
+        _refuse(text, f"a folder ({error.strerror})")
+    if is_other:
+        _refuse(text, "a folder; this is a file")
+    return Path(text)
+
+
+def dataset(text: str) -> str:
+    """A known data set, or an existing folder."""
+    if text not in study.DATASETS and not folder(text).is_dir():
+        known = ", ".join(study.DATASETS)
+        _refuse(text, f"{known}, or an existing folder with train/ and test/")
+    return text

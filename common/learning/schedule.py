@@ -1,0 +1,75 @@
+"""What an optimisation does over time, as plain data: epochs, rates, pruning. Needs no network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from common.learning import pruning
+from common.recipes import Augmentation, Window
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Which share of the weights goes, when, and by which rule."""
+
+    window: Window | None  # None: the network comes pruned, and its masks stay as they are
+    sparsity: float
+    criterion: str
+    allocation: str
+    # Steps given by flags, in place of those of the window.
+    begin_step: int | None = None
+    end_step: int | None = None
+    frequency: int | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One stage of a training. Milestones and warm-up are fractions of the stage."""
+
+    name: str
+    augmentation: Augmentation
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    cosine: bool = False
+    warmup: float = 0.0
+    n_views: int = 1
+    # So many views of each image are drawn and encoded ahead, for the epochs to take in turn;
+    # 0: every epoch has its own.
+    cached_views: int = 0
+    pruning: Pruning | None = None
+    collapsed_loss: float | None = None  # the loss if all embeddings were equal
+
+    def steps_per_epoch(self, n_images: int) -> int:
+        """The last batch of an epoch may be smaller than the others."""
+        return math.ceil(n_images / self.batch_size)
+
+    def n_steps(self, n_images: int) -> int:
+        """Optimizer steps of the whole stage."""
+        return self.epochs * self.steps_per_epoch(n_images)
+
+    def learning_rate_at(self, progress: float) -> float:
+        """The learning rate when a share `progress` in [0, 1) of the stage is done: linear
+        warm-up, then constant with steps at the milestones, or a half cosine down to 0."""
+        if progress < self.warmup:
+            return self.learning_rate * progress / self.warmup
+        rate = self.learning_rate * self.gamma ** sum(m <= progress for m in self.milestones)
+        if self.cosine:
+            done = (progress - self.warmup) / (1 - self.warmup)
+            rate *= (1 + math.cos(math.pi * done)) / 2
+        return rate
+
+    def pruning_events(self, n_images: int) -> dict[int, float]:
+        """Sparsity to reach by step. Raises Failure(EXIT_ARGUMENTS) if the steps that flags give do
+        not fit into the stage."""
+        plan = self.pruning
+        if plan is None or plan.window is None:
+            return {}
+        steps = (plan.begin_step, plan.end_step, plan.frequency)
+        return pruning.pruning_events(plan.window, plan.sparsity, self.n_steps(n_images), *steps)

@@ -1,0 +1,186 @@
+"""Every number of the recipes: defaults of the flags, and what no flag changes.
+
+`paper` is the recipe of arXiv 2207.00200 as released, its faults corrected; `digits` is small
+enough that a whole study runs on two CPU cores in minutes. Milestones and windows are fractions
+of the training, so that they mean the same at every number of epochs. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from common import study
+
+Config = dict[str, Any]
+
+
+class Augmentation(NamedTuple):
+    """What may happen to an image, in this order; the defaults do nothing."""
+
+    resized_crop_area: tuple[float, float] | None = None  # RandomResizedCrop, share of the area
+    crop_padding: int = 0  # RandomCrop, pixels of black around the image
+    horizontal_flip: float = 0.0  # probability
+    vertical_flip: float = 0.0  # probability
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # ColorJitter strengths
+    jitter_probability: float = 0.0
+    grayscale_probability: float = 0.0
+
+    def __str__(self) -> str:
+        """Only what happens: `crop padding 4, horizontal flip 0.5`."""
+        given = self._asdict().items()
+        defaults = self._field_defaults
+        shown = [f"{k.replace('_', ' ')} {v}" for k, v in given if v != defaults[k]]
+        return ", ".join(shown) or "no augmentation"
+
+
+NETWORK = {
+    "paper": {"model_depth": 16, "widen_factor": 2, "dropout": 0.0},
+    "digits": {"model_depth": 10, "widen_factor": 1, "dropout": 0.0},
+}
+TRAINING = {
+    "supervised": {
+        "paper": {
+            "epochs": 205,
+            "batch_size": 128,
+            "learning_rate": 1.0,
+            "weight_decay": 5e-4,
+            "cosine_annealing": False,
+            "warmup_epochs": 0,
+        },
+        "digits": {
+            "epochs": 15,
+            "batch_size": 64,
+            "learning_rate": 0.1,
+            "weight_decay": 5e-4,
+            "cosine_annealing": True,
+            "warmup_epochs": 0,
+        },
+    },
+    "SupCon": {
+        "paper": {
+            "epochs": 500,
+            "batch_size": 1024,
+            "learning_rate": 0.05,
+            "weight_decay": 4e-4,
+            "cosine_annealing": False,
+            "warmup_epochs": 0,
+            "temperature": 0.5,
+            "head_epochs": 100,
+            "batch_size_head": 256,
+        },
+        "digits": {
+            "epochs": 15,
+            "batch_size": 128,
+            "learning_rate": 0.05,
+            "weight_decay": 4e-4,
+            "cosine_annealing": True,
+            "warmup_epochs": 1,
+            "temperature": 0.1,
+            "head_epochs": 20,
+            "batch_size_head": 128,
+        },
+    },
+}
+_FINETUNING = {
+    "paper": {
+        "epochs": 30,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "pruning_percentages": [0.3, 0.5, 0.7, 0.9],
+    },
+    "digits": {
+        "epochs": 5,
+        "batch_size": 64,
+        "learning_rate": 1e-2,
+        "pruning_percentages": [0.5, 0.9, 0.97],
+    },
+}
+_HEAD = ("temperature", "head_epochs", "batch_size_head")
+FINETUNING = {
+    "supervised": _FINETUNING,
+    "SupCon": {
+        preset: flags | {name: TRAINING["SupCon"][preset][name] for name in _HEAD}
+        for preset, flags in _FINETUNING.items()
+    },
+}
+# The released normalisation of CIFAR-10; its first std swaps two digits of 0.2470.
+RELEASED_MEAN = (0.4915, 0.4823, 0.4468)
+RELEASED_STD = (0.2047, 0.2435, 0.2616)
+# Where the learning rate falls: the released epochs 5/30/50/80 of 205 (times 0.1 each), and for
+# SupCon's classifier 60/75/90 of 100 (times 0.2).
+SUPERVISED_MILESTONES = (5 / 205, 30 / 205, 50 / 205, 80 / 205)
+SUPERVISED_GAMMA = 0.1
+HEAD_MILESTONES = (0.60, 0.75, 0.90)
+HEAD_GAMMA = 0.2
+HEAD_LEARNING_RATE = 0.1
+HEAD_MOMENTUM = 0.9
+MOMENTUM = 0.9
+BASE_TEMPERATURE = 0.07
+FINETUNING_MOMENTUM = 0.9
+
+# Where an image is classified, and where views of it are contrasted. A digit must stay a digit: it
+# is shifted and resized, never flipped. The crop's padding is an eighth of the side: 4 of 32.
+CROP_PADDING = 1 / 8
+CLASSIFICATION_VIEWS = {
+    "paper": Augmentation(horizontal_flip=0.5),
+    "digits": Augmentation(),
+}
+CONTRASTIVE_VIEWS = {
+    "paper": Augmentation(
+        resized_crop_area=(0.2, 1.0),
+        horizontal_flip=0.5,
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        jitter_probability=0.8,
+        grayscale_probability=0.2,
+    ),
+    "digits": Augmentation(
+        resized_crop_area=(0.6, 1.0), jitter=(0.4, 0.4, 0.0, 0.0), jitter_probability=0.8
+    ),
+}
+
+
+class Window(NamedTuple):
+    """When gradual pruning happens, as fractions of the training steps."""
+
+    begin: float
+    end: float
+    n_events: int
+
+
+# The released schedules: early is supervised's (steps 1,000 to 20,000 every 500 of 80,155), late
+# is SupCon's (2,440 to 4,760 every 62 of 24,500). Both serve both learning methods here.
+WINDOWS = {study.EARLY: Window(0.0125, 0.25, 39), study.LATER: Window(0.10, 0.194, 38)}
+
+# Flags that only some networks depend on; the configuration of another one lacks them.
+ARCHITECTURE = ("model_depth", "widen_factor", "dropout")
+PRUNED_ONLY = ("begin_step", "end_step", "frequency", "allocation", "criterion")
+CONTRASTIVE_ONLY = (
+    *("temperature", "base_temperature"),
+    *("head_epochs", "batch_size_head", "head_views"),
+)
+# A fine-tuned network takes these from the dense one that it was made from.
+INHERITED = (*ARCHITECTURE, "method", "projection_head")
+# Flags that came after the first networks were trained, with the value that these were trained by.
+INTRODUCED: dict[str, Any] = {
+    "head_views": 0,
+    "released_quirks": False,
+    "finetune_loss": "cross_entropy",
+    "criterion": study.CRITERIA[0],
+}
+
+
+def value(config: Mapping[str, Any], key: str) -> Any:
+    """A key of a configuration; one that its file lacks has the value that every network had
+    before the flag was introduced."""
+    if key == "image_size" and key not in config:
+        return study.dataset_words(str(config.get("dataset"))).image_size
+    return config.get(key, INTRODUCED.get(key))
+
+
+def differences(config: Config, other: Config, but: Iterable[str] = ()) -> str:
+    """`epochs 5 (not 3), seed 1 (not 0)`: the keys in which two configurations differ, but these.
+    Empty if they define the same network."""
+    keys = sorted((config.keys() | other.keys()) - set(but))
+    pairs = {key: (value(config, key), value(other, key)) for key in keys}
+    return ", ".join(f"{key} {a} (not {b})" for key, (a, b) in pairs.items() if a != b)

@@ -1,0 +1,65 @@
+"""What is known of each test image, as a table of columns: pies_*.csv, the gallery and the figures
+by image are made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common import files
+from common.analysis import votes
+from common.analysis.predictions import Population
+from common.files import Arrays
+
+
+class Score(NamedTuple):
+    """A number of each network and image. Its mean over networks is a column, dense and pruned."""
+
+    field: str  # in the stored predictions, and before _dense and _pruned in pies_*.csv
+    metric: str  # in summary.csv
+    title: str
+    figure: str  # in the name of the scatter plot, dense against pruned
+
+
+SCORES = (
+    Score("q", "q_score", "Q-Score", "Q-SCORE"),
+    Score("z", "z_score", "Z-Score", "Z-SCORE"),
+    Score("l1", "l1_norm", "L1 norm", "L1_NORM"),
+    Score("softmax_margin", "softmax_margin", "Softmax margin", "SOFTMAX_MARGIN"),
+)
+# Columns by which the gallery can be sorted, and what the page calls them.
+GALLERY = {
+    "vote_distance": "distance between votes",
+    "margin_pruned": "margin of the pruned votes",
+    "softmax_margin_pruned": "softmax margin, pruned",
+}
+
+
+def columns(found: Arrays, dense: Population, pruned: Population) -> Arrays:
+    """The columns [N] of the images of a cell, from its votes and the scores of its networks."""
+    classes = found["classes"]
+    table = {
+        "index": np.arange(len(found["label"])),
+        "label": classes[found["label"]],
+        "modal_dense": classes[found["modal_dense"]],
+        "modal_pruned": classes[found["modal_pruned"]],
+        "votes_dense": found["votes_dense"].max(axis=1),
+        "votes_pruned": found["votes_pruned"].max(axis=1),
+        "is_pie": found["is_pie"].astype(int),
+    }
+    populations = {"dense": dense, "pruned": pruned}
+    for name, of_votes in (("margin", votes.vote_margin), ("entropy", votes.vote_entropy)):
+        table |= {f"{name}_{which}": of_votes(found[f"votes_{which}"]) for which in populations}
+    table["vote_distance"] = found["vote_distance"]
+    for score in SCORES:
+        table |= {f"{score.field}_{w}": p.mean_score(score.field) for w, p in populations.items()}
+    return table
+
+
+def write_csv(path: Path, table: Arrays) -> None:
+    """One row an image."""
+    rows = zip(*(column.tolist() for column in table.values()), strict=True)
+    shown = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
+    files.write_csv(path, [list(table), *shown])

@@ -1,0 +1,203 @@
+"""The numbers of PIE detection, as rows of the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from common import runtime
+from common.analysis import class_impact, pie, resampling
+from common.analysis.class_impact import ClassImpact
+from common.analysis.predictions import Population, nan_mean
+from common.analysis.q_score import low_score_detects
+from common.files import Arrays
+from common.report.by_image import SCORES
+from common.report.rows import Row, mean_rows, row
+from common.study import EARLY, Cell
+
+
+def of_population(networks: Population, target: np.ndarray, classes: Sequence[str]) -> list[Row]:
+    """Accuracy over all images and by class, and the scores, of one population; target [N]."""
+    correct = networks.labels == target
+    groups = {"all": np.ones(len(target), dtype=bool)}
+    groups |= {name: target == c for c, name in enumerate(classes)}
+    rows = []
+    for group, members in groups.items():
+        rows += mean_rows(
+            networks.cell, "top1", correct[:, members].mean(axis=1), int(members.sum()), group
+        )
+    for score in SCORES:
+        values = networks.scores[score.field]
+        rows += of_score(networks.cell, score.metric, values, "all", groups["all"])
+    q = networks.scores["q"]
+    rows += of_detection(networks.cell, "misclassified", q, ~correct)
+    if not np.isnan(networks.silhouette).any():
+        rows += mean_rows(
+            networks.cell, "embedding_silhouette", networks.silhouette, min(len(target), 2000)
+        )
+    undefined = np.isnan(q).mean(axis=1)
+    rows += mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
+    return rows
+
+
+def of_score(
+    cell: Cell, metric: str, score: np.ndarray, group: str, members: np.ndarray
+) -> list[Row]:
+    """The mean over networks of each network's mean score [K,N] over a group of images; undefined
+    scores are left out of it. No rows for a group without any."""
+    means = nan_mean(score[:, members], axis=1)
+    means = means[~np.isnan(means)]
+    return mean_rows(cell, metric, means, int(members.sum()), group) if len(means) else []
+
+
+def of_detection(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> list[Row]:
+    """How well a low Q-Score of a network [K,N] tells which images are positive [K,N] or [N]."""
+    positive = np.broadcast_to(positive, q.shape)
+    found = [low_score_detects(*pair) for pair in zip(q, positive, strict=True)]
+    found = [detection for detection in found if detection is not None]
+    if not found:
+        return []
+    auroc, precision = np.array(found).T
+    n_examples = q.shape[1]
+    return mean_rows(cell, f"q_score_auroc_{what}", auroc, n_examples) + mean_rows(
+        cell, f"q_score_ap_{what}", precision, n_examples
+    )
+
+
+def of_chance(
+    dense: Population,
+    pruned: Population,
+    n_classes: int,
+    paired: bool,
+    n_permutations: int,
+    n_resamples: int,
+    seed: int,
+) -> tuple[list[Row], Arrays]:
+    """The number of PIEs with its interval, what exchanging networks at random would give, the
+    excess over that, and the p-value; and counts and null by population size, where K >= 4."""
+    cell, n_models, n_examples = pruned.cell, len(pruned.ids), pruned.labels.shape[1]
+    rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "resampling"))
+    common = (dense.labels, pruned.labels, n_classes, paired)
+    null = resampling.permutation_null(*common, n_permutations, rng)
+    interval = resampling.count_interval(*common, n_resamples, rng)
+    n_pies = int(pie.find_pies(dense.labels, pruned.labels, n_classes).sum())
+    excess = None if interval is None else (interval[0] - null.mean, interval[1] - null.mean)
+    rows = [
+        row(cell, metric, value, n_models, n_examples, interval=bounds)
+        for metric, value, bounds in (
+            ("n_pies", n_pies, interval),
+            ("n_pies_null", null.mean, null.interval),
+            ("n_pies_excess", n_pies - null.mean, excess),
+            ("pie_p_value", null.p_value, None),
+            ("n_pies_null_paired", paired, None),
+        )
+    ]
+    if n_models < 4:
+        return rows, {}
+    sizes = np.unique(np.linspace(2, n_models, 8).round().astype(int))
+    by_size = resampling.counts_by_population_size(*common, sizes.tolist(), n_resamples, rng)
+    return rows, {"sizes": sizes, "counts": by_size[0], "null": by_size[1]}
+
+
+def of_dense_null(dense: Population, others: Population, n_classes: int) -> list[Row]:
+    """PIEs between two dense populations of other seeds: the cleanest null of all."""
+    found = pie.find_pies(dense.labels, others.labels, n_classes)
+    return [row(dense.cell, "n_pies_dense_null", found.sum(), len(others.ids), len(found))]
+
+
+def of_pies(
+    cell: Cell, found: Arrays, dense: Population, pruned: Population, classes: Sequence[str]
+) -> list[Row]:
+    """Counts, direction and ties of the PIEs; accuracy and scores on them and on the rest."""
+    label, is_pie = found["label"], found["is_pie"]
+    n_models, n_examples = len(pruned.ids), len(label)
+
+    def count(metric: str, value: float, group: str = "all") -> Row:
+        members = n_examples if group == "all" else int((label == classes.index(group)).sum())
+        return row(cell, metric, value, n_models, members, group)
+
+    rows = [count("n_pies", (is_pie & (label == c)).sum(), name) for c, name in enumerate(classes)]
+    ways = pie.directions(found["modal_dense"], found["modal_pruned"], label)
+    rows += [count(f"n_pies_{way}", n) for way, n in ways._asdict().items()]
+    tied = pie.is_tied(found["votes_dense"]) | pie.is_tied(found["votes_pruned"])
+    rows.append(count("n_tied", tied.sum()))
+    other_rule = pie.find_pies(dense.labels, pruned.labels, len(classes), ties="highest")
+    rows.append(count("n_pies_highest_tie", other_rule.sum()))
+    rows += of_detection(cell, "pie", pruned.scores["q"], is_pie)
+    rows += of_detection(cell, "pie_dense", dense.scores["q"], is_pie)
+    rows.append(count("vote_distance", found["vote_distance"].mean()))
+    if 0 < is_pie.sum() < n_examples:
+        q = pruned.scores["q"]
+        means = [nan_mean(q[:, members], axis=1) for members in (is_pie, ~is_pie)]
+        rows += _paired(cell, "q_score_pie_minus_rest", *means, n_examples)
+    networks = (dense, pruned)
+    lost = {  # dense minus pruned, network by network
+        "top1_lost": [(p.labels == label).mean(axis=1) for p in networks],
+        "q_score_lost": [nan_mean(p.scores["q"], axis=1) for p in networks],
+        "embedding_silhouette_lost": [p.silhouette for p in networks],
+    }
+    for metric, (of_dense, of_pruned) in lost.items():
+        rows += _paired(cell, metric, of_dense, of_pruned, n_examples)
+    for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
+        if not members.any():
+            continue
+        for networks, suffix in ((pruned, ""), (dense, "_dense")):
+            correct = (networks.labels == label)[:, members].mean(axis=1)
+            rows += mean_rows(cell, f"top1{suffix}", correct, members.sum(), group)
+            for score in SCORES:
+                values = networks.scores[score.field]
+                rows += of_score(cell, f"{score.metric}{suffix}", values, group, members)
+    return rows
+
+
+def of_schedules(populations: dict[Cell, Population]) -> dict[Cell, list[Row]]:
+    """Q-Score of late minus early gradual pruning, network by network: those of one id share first
+    weights, order and augmentations."""
+    rows = {}
+    for later, early in later_and_early(populations):
+        a, b = populations[later], populations[early]
+        if a.ids == b.ids:
+            means = [nan_mean(networks.scores["q"], axis=1) for networks in (a, b)]
+            n_examples = a.labels.shape[1]
+            rows[later] = _paired(later, "q_score_later_minus_early", *means, n_examples)
+    return rows
+
+
+def later_and_early(cells: Iterable[Cell]) -> list[tuple[Cell, Cell]]:
+    """The pairs of cells, both there, that differ only in when gradual pruning starts."""
+    cells = set(cells)
+    pairs = [(cell, cell.with_schedule(EARLY)) for cell in sorted(cells) if cell.is_later]
+    return [pair for pair in pairs if pair[1] in cells]
+
+
+def _paired(cell: Cell, metric: str, a: np.ndarray, b: np.ndarray, n_examples: int) -> list[Row]:
+    """The mean over networks of a - b, both [K]; networks where it is undefined are left out."""
+    difference = a - b
+    difference = difference[~np.isnan(difference)]
+    return mean_rows(cell, metric, difference, n_examples) if len(difference) else []
+
+
+def of_class_impact(
+    impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
+) -> tuple[dict[Cell, list[Row]], dict[Cell, np.ndarray]]:
+    """Which classes pay, as rows; and the q-values [C] of each cell, by Benjamini and Hochberg over
+    classes and cells."""
+    if not impacts:
+        return {}, {}
+    stacked = np.stack([impact.p_value for impact in impacts.values()])
+    q_values = dict(zip(impacts, class_impact.false_discovery_rate(stacked), strict=True))
+    rows: dict[Cell, list[Row]] = {cell: [] for cell in impacts}
+    for cell, impact in impacts.items():
+        n_models = int(found[cell]["n_models"])
+        for c, name in enumerate(found[cell]["classes"].tolist()):
+            n_examples = int((found[cell]["label"] == c).sum())
+            rows[cell] += [
+                row(cell, metric, value, n_models, n_examples, name, interval)
+                for metric, value, interval in (
+                    ("class_impact", impact.effect[c], (impact.low[c], impact.high[c])),
+                    ("class_impact_p", impact.p_value[c], None),
+                    ("class_impact_q", q_values[cell][c], None),
+                )
+            ]
+    return rows, q_values

@@ -1,0 +1,147 @@
+"""summary.csv, the long table with one row a number, and the files that it is made of: each
+analysis keeps its rows of a cell in a file of its own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+from numpy.typing import ArrayLike
+
+from common import files, paths
+from common.analysis import statistics
+from common.runtime import EXIT_WRITE, Failure
+from common.study import Cell, format_sparsity
+
+# Where two analyses know one number (the accuracy of a population), the later in this list counts.
+ANALYSES = ("training", "pie_detection", "umap", "prediction_depth")
+
+
+class Row(NamedTuple):
+    """One number. `group` is all, pie, non_pie or a class name; an interval may be missing."""
+
+    learner: str
+    pruning_method: str
+    sparsity: str
+    metric: str
+    group: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    n_models: int
+    n_examples: int
+
+    @property
+    def cell(self) -> Cell:
+        """The population that the number is about."""
+        return Cell(self.learner, self.pruning_method, float(self.sparsity))
+
+
+def row(
+    cell: Cell,
+    metric: str,
+    value: float,
+    n_models: int,
+    n_examples: int,
+    group: str = "all",
+    interval: tuple[float, float] | None = None,
+) -> Row:
+    """A row about a cell of the study."""
+    low, high = interval if interval is not None else (None, None)
+    sparsity = format_sparsity(cell.sparsity)
+    return Row(
+        cell.learner, cell.pruning_method, sparsity, metric, group, float(value),
+        low, high, n_models, n_examples,
+    )  # fmt: skip
+
+
+def mean_rows(
+    cell: Cell, metric: str, values: ArrayLike, n_examples: int, group: str = "all"
+) -> list[Row]:
+    """The rows of a mean over networks: the mean with its interval, and `<metric>_sd`."""
+    mean = statistics.mean_over_networks(values)
+    rows = [row(cell, metric, mean.mean, mean.n, n_examples, group, mean.interval)]
+    if mean.sd is not None:
+        rows.append(row(cell, f"{metric}_sd", mean.sd, mean.n, n_examples, group))
+    return rows
+
+
+def store(pies: Path, analysis: str, rows: Mapping[Cell, list[Row]]) -> None:
+    """Keep the rows that an analysis made of these cells, in place of its earlier ones, and rewrite
+    summary.csv."""
+    _keep_earlier(pies)
+    for cell, of_cell in rows.items():
+        _write(paths.rows(pies, cell, analysis), of_cell)
+    _rewrite_summary(pies)
+
+
+def forget(pies: Path, cell: Cell) -> None:
+    """Remove the rows of a population whose networks were replaced; of all the learner's cells if
+    these were the dense ones, with which the others were compared."""
+    if not paths.summary(pies).exists():
+        return
+    _keep_earlier(pies)
+
+    def is_about(row: Row) -> bool:
+        return row.cell == cell or (cell.is_dense and row.learner == cell.learner)
+
+    for path in paths.rows_files(pies):
+        kept = [row for row in _read(path) if not is_about(row)]
+        if kept:
+            _write(path, kept)
+        else:
+            path.unlink(missing_ok=True)
+    _rewrite_summary(pies)
+
+
+def read(pies: Path) -> list[Row]:
+    """All rows of summary.csv; none if there is no table yet."""
+    return _read(paths.summary(pies))
+
+
+def _keep_earlier(pies: Path) -> None:
+    """Take over a summary that was written before there were files of rows."""
+    if paths.summary(pies).exists() and not paths.rows_files(pies):
+        _write(paths.earlier_rows(pies), read(pies))
+
+
+def _rewrite_summary(pies: Path) -> None:
+    """Concatenate all files of rows. Of two rows about one number the later analysis' counts."""
+    order = ("earlier", *ANALYSES)
+    with FileLock(paths.lock(paths.summary(pies))):  # both learners' scripts may run at once
+        found: dict[tuple[str, ...], Row] = {}
+        for path in sorted(
+            paths.rows_files(pies), key=lambda path: order.index(paths.analysis_of(path))
+        ):
+            found |= {row[:5]: row for row in _read(path)}
+        _write(paths.summary(pies), sorted(found.values(), key=lambda row: row[:5]))
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = (
+        [f"{value:.10g}" if isinstance(value, float) else value for value in row] for row in rows
+    )
+    files.write_csv(path, [Row._fields, *shown])
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        return [
+            Row(
+                *(line[name] for name in Row._fields[:5]),
+                float(line["value"]),
+                float(line["ci_low"]) if line["ci_low"] else None,
+                float(line["ci_high"]) if line["ci_high"] else None,
+                int(line["n_models"]),
+                int(line["n_examples"]),
+            )
+            for line in files.read_csv(path)
+        ]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise Failure(
+            EXIT_WRITE, f"{path}: damaged ({error}); remove it, then run again"
+        ) from error

@@ -1,0 +1,145 @@
+"""The words of the study, as tables: learners, prunings, criteria, data sets, and the cells that
+they make. What depends on such a word is a column here; no other file compares names.
+
+Imports nothing heavy. A new criterion or data set begins with its word in this file.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+DENSE = "dense"
+
+
+class Learner(NamedTuple):
+    """How networks learn, and what that means outside the learning itself."""
+
+    script_prefix: str
+    parts: tuple[str, ...]  # the files of a network: one, or encoder and head
+
+
+LEARNERS = {
+    "supervised": Learner("sup", ("network",)),
+    "SupCon": Learner("clr", ("encoder", "head")),
+}
+
+
+class Schedule(NamedTuple):
+    """When networks are pruned."""
+
+    script: str  # the kind of script that makes these networks
+    is_gradual: bool
+    # Whether one seed makes a pruned network the pair of a dense one: both learn from the same
+    # first weights, order and augmentations. Else only the network that it was made from does.
+    is_paired_by_seed: bool
+
+
+# `global` is the released code's word for pruning in one shot, in file names and tables.
+ONE_SHOT, EARLY, LATER = "global", "GMP", "later_GMP"
+SCHEDULES = {
+    EARLY: Schedule("training", is_gradual=True, is_paired_by_seed=True),
+    LATER: Schedule("training", is_gradual=True, is_paired_by_seed=True),
+    ONE_SHOT: Schedule("pruning_finetune", is_gradual=False, is_paired_by_seed=False),
+}
+# Which weights go first. The first criterion is the default, and no part of a pruning's name.
+CRITERIA = ("magnitude", "random")
+# Over which weights a criterion ranks: within each layer, or over all layers together.
+ALLOCATIONS = ("uniform", "global")
+
+
+class Pruning(NamedTuple):
+    """How networks are pruned: a schedule and a criterion."""
+
+    schedule: str
+    criterion: str = CRITERIA[0]
+
+    @property
+    def name(self) -> str:
+        """`GMP`, or with another criterion than magnitude `random_GMP`."""
+        default = self.criterion == CRITERIA[0]
+        return self.schedule if default else f"{self.criterion}_{self.schedule}"
+
+
+# By the name in files, tables and flags: GMP, later_GMP, global, random_GMP, …
+PRUNINGS = {
+    pruning.name: pruning
+    for pruning in (
+        Pruning(schedule, criterion) for criterion in CRITERIA for schedule in SCHEDULES
+    )
+}
+
+
+class DatasetWords(NamedTuple):
+    """What is known of a data set before it is read."""
+
+    preset: str  # the recipe that suits it
+    image_size: int  # side in pixels
+    n_train: int
+    n_classes: int
+    keeps_class_mirrored: bool = True  # an image flipped left to right shows the same class
+    is_resizable: bool = True  # --image_size may ask for another size
+
+
+DATASETS = {
+    "cifar10": DatasetWords("paper", 32, 50_000, 10),
+    "cifar100": DatasetWords("paper", 32, 50_000, 100),
+    "svhn": DatasetWords("paper", 32, 73_257, 10, keeps_class_mirrored=False),
+    "digits": DatasetWords("digits", 8, 1_297, 10, keeps_class_mirrored=False, is_resizable=False),
+}
+FOLDER = DatasetWords("paper", 32, 0, 0)  # of a folder with images, whose number is counted there
+
+
+def dataset_words(dataset: str) -> DatasetWords:
+    """The row of a data set; any other word is the path of a folder."""
+    return DATASETS.get(dataset, FOLDER)
+
+
+class Cell(NamedTuple):
+    """One population of the study: how it learned, how and how much it was pruned."""
+
+    learner: str
+    pruning_method: str  # `dense`, or a key of PRUNINGS
+    sparsity: float
+
+    def __str__(self) -> str:
+        return f"{self.learner} {self.pruning_method} {format_sparsity(self.sparsity)}"
+
+    @property
+    def is_dense(self) -> bool:
+        return self.pruning_method == DENSE
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """When the networks of this cell are pruned; None if they are dense."""
+        return None if self.is_dense else SCHEDULES[PRUNINGS[self.pruning_method].schedule]
+
+    @property
+    def dense(self) -> Cell:
+        """The population that this one is compared with."""
+        return Cell(self.learner, DENSE, 0.0)
+
+    def with_schedule(self, schedule: str) -> Cell:
+        """The cell that differs in nothing but when it was pruned."""
+        pruning = PRUNINGS[self.pruning_method]
+        return self._replace(pruning_method=pruning._replace(schedule=schedule).name)
+
+    @property
+    def is_later(self) -> bool:
+        return not self.is_dense and PRUNINGS[self.pruning_method].schedule == LATER
+
+
+def dense_cell(learner: str) -> Cell:
+    """The dense population of a learner."""
+    return Cell(learner, DENSE, 0.0)
+
+
+def format_sparsity(sparsity: float) -> str:
+    """As many decimals as the number needs, two at least: 0.90, 0.975."""
+    text = f"{sparsity:.10f}".rstrip("0")
+    return text + "0" * max(0, 2 - len(text.partition(".")[2]))
+
+
+def script(cell: Cell) -> str:
+    """The script that makes the networks of this cell: `clr_training.py`."""
+    kind = cell.schedule.script if cell.schedule else "training"
+    return f"{LEARNERS[cell.learner].script_prefix}_{kind}.py"
