@@ -170,17 +170,17 @@ INTRODUCED: dict[str, Any] = {
 }
 
 
-def value(config: Mapping[str, Any], key: str) -> Any:
-    """A key of a configuration; one that its file lacks has the value that every network had
+def complete(config: Mapping[str, Any]) -> Config:
+    """A configuration with every key that its file lacks: it has the value that every network had
     before the flag was introduced."""
-    if key == "image_size" and key not in config:
-        return study.dataset_words(str(config.get("dataset"))).image_size
-    return config.get(key, INTRODUCED.get(key))
+    image_size = study.dataset_words(str(config.get("dataset"))).image_size
+    return INTRODUCED | {"image_size": image_size} | dict(config)
 
 
 def differences(config: Config, other: Config, but: Iterable[str] = ()) -> str:
     """`epochs 5 (not 3), seed 1 (not 0)`: the keys in which two configurations differ, but these.
     Empty if they define the same network."""
-    keys = sorted((config.keys() | other.keys()) - set(but))
-    pairs = {key: (value(config, key), value(other, key)) for key in keys}
-    return ", ".join(f"{key} {a} (not {b})" for key, (a, b) in pairs.items() if a != b)
+    a, b = complete(config), complete(other)
+    keys = sorted((a.keys() | b.keys()) - set(but))
+    differing = [key for key in keys if a.get(key) != b.get(key)]
+    return ", ".join(f"{key} {a.get(key)} (not {b.get(key)})" for key in differing)

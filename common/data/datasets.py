@@ -62,7 +62,7 @@ class Dataset:
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
 
-def load(
+def load_dataset(
     dataset: str,
     data_dir: Path,
     device: torch.device,
@@ -72,7 +72,7 @@ def load(
     released_normalisation: bool = False,
     name: str = "",
 ) -> Dataset:
-    """Load a data set by its name in study.DATASETS, or a folder; raises Failure(EXIT_DATA) that
+    """Read a data set by its name in study.DATASETS, or a folder; raises Failure(EXIT_DATA) that
     names the bad file.
 
     image_size: side in pixels; images of another size are resized once, here.
@@ -98,7 +98,7 @@ def load(
 
 
 def count_train_images(dataset: str, limit: int | None) -> int:
-    """How many training images `load` would give, without reading any; where classes differ in
+    """How many training images `load_dataset` would give, without reading any; where classes differ in
     size, --limit may give a few less."""
     if dataset in LOADERS:
         n_images = study.DATASETS[dataset].n_train

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ class Missing(NamedTuple):
     id: int
     config: Config
     run: loop.Run
+    environment: dict[str, str]
     since: float  # monotonic seconds
 
 
@@ -89,11 +90,11 @@ def unfinished(
     missing = []
     for network_id, config in configs.items():
         path = list(paths.checkpoints(models, cell, network_id).values())[-1]
-        found = _read_if_whole(checkpoints.describe, models, cell, network_id)
+        found = _none_if_damaged(checkpoints.describe, models, cell, network_id)
         if found is None:
             missing.append(network_id)
             path = paths.training_state(models, cell, network_id)
-            found = _read_if_whole(resumable.read, models, cell, network_id)
+            found = _none_if_damaged(resumable.read, models, cell, network_id)
         if found and (differing := recipes.differences(found["config"], config)):
             raise Failure(
                 EXIT_CHECKPOINT,
@@ -103,9 +104,11 @@ def unfinished(
     return missing
 
 
-def _read_if_whole(read: Any, models: Path, cell: Cell, network_id: int) -> dict[str, Any] | None:
+def _none_if_damaged(
+    look: Callable[..., dict[str, Any] | None], *of_network: Any
+) -> dict[str, Any] | None:
     try:
-        return read(models, cell, network_id)
+        return look(*of_network)
     except Damaged:
         return None
 
@@ -166,7 +169,7 @@ def _begin(
         save=partial(resumable.write, models, cell, network_id, config, environment),
         log=partial(files.append_log, log),
     )
-    return Missing(cell, network_id, config, run, time.monotonic())
+    return Missing(cell, network_id, config, run, environment, time.monotonic())
 
 
 def _set_damaged_aside(models: Path, cell: Cell, network_id: int) -> None:
@@ -190,51 +193,25 @@ def store(
 ) -> None:
     """Write a network that has learned, then remove its state and draw its curves. Numbers and
     PIEs of another network in its place are dropped."""
-    cell, network_id = network.cell, network.id
-    paths_of = paths.checkpoints(args.models, cell, network_id).values()
-    is_replaced = any(path.exists() for path in paths_of)
-    results = _results(cell, data, modules["network"], masks, history)
-    results |= {"compiled": args.compile, "device": _device_name(data.train.images.device)}
-    images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
-    digest = checkpoints.save(
-        args.models, cell, network_id, modules, masks, network.config, results, images
-    )
-    _forget_if_stale(args.pies, cell, network_id, digest, is_replaced)
-    seconds = {"finished_after_seconds": round(time.monotonic() - network.since, 1)}
-    network.run.log(seconds)
-    _draw_curves(args.pies, cell, network_id, history, len(data.train))
-
-
-def _device_name(device: torch.device) -> str:
-    return resumable.environment(device, compile_loss=False)["device"]
-
-
-def _results(
-    cell: Cell, data: Dataset, network: nn.Module, masks: pruning.Masks, history: list[Record]
-) -> dict[str, Any]:
-    weights = wide_resnet.prunable(network)
-    check_sparsity(weights, masks, cell.sparsity)
-    zeros, total = pruning.count_zeros(weights.values())
-    return {
+    models, cell, network_id = args.models, network.cell, network.id
+    results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,
         "n_test": len(data.test),
-        "sparsity_reached": zeros / total,
-        "sparsity_by_layer": pruning.sparsity_by_layer(weights),
         "history": history,
-    }
-
-
-def check_sparsity(weights: dict[str, Tensor], masks: pruning.Masks, sparsity: float) -> None:
-    """Raises RuntimeError unless the masks prune as many weights as asked, to one weight, and
-    every pruned weight is zero."""
-    pruned = sum(int((~mask).sum()) for mask in masks.values())
-    total = sum(weight.numel() for weight in weights.values())
-    if abs(pruned - sparsity * total) > 1:
-        raise RuntimeError(f"{pruned} of {total} weights are pruned, not a share of {sparsity}")
-    revived = [name for name, mask in masks.items() if weights[name][~mask].any()]
-    if revived:
-        raise RuntimeError(f"pruned weights are not zero in {', '.join(revived)}")
+        "compiled": args.compile,
+        "device": network.environment["device"],
+    } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, cell.sparsity)
+    images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
+    is_replaced = any(
+        path.exists() for path in paths.checkpoints(models, cell, network_id).values()
+    )
+    digest = checkpoints.save(
+        models, cell, network_id, modules, masks, network.config, results, images
+    )
+    _forget_if_stale(args.pies, cell, network_id, digest, is_replaced)
+    network.run.log({"finished_after_seconds": round(time.monotonic() - network.since, 1)})
+    _draw_curves(args.pies, cell, network_id, history, len(data.train))
 
 
 def _written(models: Path, cell: Cell, network_id: int) -> list[Path]:

@@ -29,7 +29,7 @@ PER_CELL_KEYS = ("pruning_method", "criterion", "sparsity", "parent")
 def load_data(args: argparse.Namespace) -> Dataset:
     """The data on the chosen device. Makes no folder yet: flags may still be refused."""
     device = runtime.pick_device(args.cuda_device)
-    return datasets.load(
+    return datasets.load_dataset(
         args.dataset, args.data_dir, device, args.image_size, args.limit, args.test_limit,
         args.released_quirks, args.name,
     )  # fmt: skip
@@ -122,12 +122,12 @@ def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: in
     path = _path(args.models, cell, network_id)
     if found is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: missing or incomplete")
-    config = found["config"]
+    config = recipes.complete(found["config"])
     if config.get("released") and data.classes != CIFAR10_CLASSES:
         raise Failure(EXIT_CHECKPOINT, f"{path}: a released network knows the classes of CIFAR-10")
     expected = {"image_size": args.image_size, "released_quirks": args.released_quirks}
     for key, value in (expected | data_config(data) | args.architecture).items():
-        known = recipes.value(config, key)
+        known = config.get(key)
         if known is not None and known != value:
             limit = config.get("limit")
             hint = f" (it was trained with --limit {limit})" if "images" in key else ""

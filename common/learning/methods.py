@@ -46,6 +46,7 @@ def new_modules(config: Config, n_classes: int, network_id: int) -> Modules:
 
 def schedules(config: Config) -> list[Schedule]:
     """The stages of a training or fine-tuning in their order, as plain data."""
+    config = recipes.complete(config)
     schedule = study.Cell(config["learner"], config["pruning_method"], 0).schedule
     if schedule is None or schedule.is_gradual:
         return METHODS[config["learner"]].schedules(config)
@@ -99,9 +100,7 @@ def _main_stage(config: Config) -> dict[str, Any]:
 def _finetuning(config: Config) -> list[Schedule]:
     """Fine-tuning at a constant rate with the masks a network has: cross-entropy through all of
     it, or the contrastive loss through the encoder and then the classifier again."""
-    pruning = Pruning(
-        None, config["sparsity"], recipes.value(config, "criterion"), config["allocation"]
-    )
+    pruning = Pruning(None, config["sparsity"], config["criterion"], config["allocation"])
     same = {name: config[name] for name in ("epochs", "batch_size", "learning_rate")}
     same |= {"momentum": recipes.FINETUNING_MOMENTUM, "nesterov": True, "pruning": pruning}
     if config.get("finetune_loss") != "supcon":
@@ -120,7 +119,7 @@ def _head(config: Config, pruning: Pruning | None) -> Schedule:
     return Schedule(
         name="head",
         augmentation=classification_views(config),
-        cached_views=recipes.value(config, "head_views"),
+        cached_views=config["head_views"],
         epochs=config["head_epochs"],
         batch_size=config["batch_size_head"],
         learning_rate=recipes.HEAD_LEARNING_RATE,
@@ -139,7 +138,7 @@ def _gradual(config: Config, own_steps: bool) -> Pruning | None:
     return Pruning(
         window=recipes.WINDOWS[study.PRUNINGS[config["pruning_method"]].schedule],
         sparsity=config["sparsity"],
-        criterion=recipes.value(config, "criterion"),
+        criterion=config["criterion"],
         allocation=config["allocation"],
         **{name: config[name] for name in steps},
     )
@@ -152,9 +151,8 @@ def _collapsed_loss(config: Config) -> float:
 
 def classification_views(config: Config) -> Augmentation:
     """How images are augmented wherever they are classified."""
-    size = recipes.value(config, "image_size")
     views = _mirrored_if_safe(recipes.CLASSIFICATION_VIEWS[config["preset"]], config)
-    views = views._replace(crop_padding=round(recipes.CROP_PADDING * size))
+    views = views._replace(crop_padding=round(recipes.CROP_PADDING * config["image_size"]))
     upside_down = config["released_quirks"] and config["preset"] == "paper"
     return views._replace(vertical_flip=0.5) if upside_down else views
 

@@ -7,7 +7,8 @@ moment of pruning; after every optimizer step weights and momentum are masked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,15 +107,22 @@ def apply_masks(
                 momentum.mul_(masks[name])
 
 
-def sparsity_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """The share of weights that are exactly zero, by tensor."""
-    return {name: (tensor == 0).double().mean().item() for name, tensor in tensors.items()}
-
-
-def count_zeros(tensors: Iterable[Tensor]) -> tuple[int, int]:
-    """Weights that are exactly zero, and all weights."""
-    tensors = list(tensors)
-    return sum(int((t == 0).sum()) for t in tensors), sum(t.numel() for t in tensors)
+def reached(weights: Mapping[str, Tensor], masks: Masks, sparsity: float) -> dict[str, Any]:
+    """The share of weights that are exactly zero: `sparsity_reached` over all tensors, and
+    `sparsity_by_layer`. Raises RuntimeError unless the masks prune as many weights as asked, to one
+    weight, and every pruned weight is zero."""
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    total = sum(weight.numel() for weight in weights.values())
+    if abs(pruned - sparsity * total) > 1:
+        raise RuntimeError(f"{pruned} of {total} weights are pruned, not a share of {sparsity}")
+    revived = [name for name, mask in masks.items() if weights[name][~mask].any()]
+    if revived:
+        raise RuntimeError(f"pruned weights are not zero in {', '.join(revived)}")
+    zeros = {name: int((weight == 0).sum()) for name, weight in weights.items()}
+    return {
+        "sparsity_reached": sum(zeros.values()) / total,
+        "sparsity_by_layer": {name: zeros[name] / weights[name].numel() for name in weights},
+    }
 
 
 def gmp_sparsity(

@@ -12,9 +12,9 @@ from common.report.style import (
     GREY,
     RED,
     class_ticks,
-    describe,
     legend_below,
     new_axes,
+    title_of,
 )
 
 
@@ -30,7 +30,7 @@ def class_impact(a: Arrays) -> Figure:
         axes.errorbar(x[members], points[members], bounds[:, members], fmt="o", color=colour,
                       capsize=3, label=f"{name} ({members.sum()} classes)")  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(ylabel="recall minus mean accuracy,\npruned minus dense (points)", title=describe(a))
+    axes.set(ylabel="recall minus mean accuracy,\npruned minus dense (points)", title=title_of(a))
     legend_below(figure, axes, 2)
     return figure
 
@@ -46,7 +46,7 @@ def pies_by_population_size(a: Arrays) -> Figure:
         axes.plot(a["sizes"], a[name].mean(axis=1), line, color=colour, marker="o", markersize=3,
                   label=label)  # fmt: skip
         axes.fill_between(a["sizes"], low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="networks in each population", ylabel="PIEs (images)", title=describe(a))
+    axes.set(xlabel="networks in each population", ylabel="PIEs (images)", title=title_of(a))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     legend_below(figure, axes, 2)
@@ -62,7 +62,7 @@ def vote_distances(a: Arrays) -> Figure:
         axes.hist(a["distance"][members], bins, histtype="stepfilled", color=colour, alpha=0.5,
                   edgecolor=colour, label=f"{name} ({members.sum()})")  # fmt: skip
     axes.set(xlabel="Jensen-Shannon distance, dense to pruned votes", ylabel="images (log)")
-    axes.set(title=describe(a), yscale="log")
+    axes.set(title=title_of(a), yscale="log")
     axes.yaxis.set_major_formatter(ScalarFormatter())  # 1, 10, 100
     axes.yaxis.set_minor_formatter(NullFormatter())
     legend_below(figure, axes, 2)

@@ -18,9 +18,9 @@ from common.report.style import (
     ORANGE,
     RED,
     class_ticks,
-    describe,
     legend_below,
     new_axes,
+    title_of,
 )
 
 # What every figure about a cell says of it.
@@ -60,7 +60,7 @@ def pies_by_class(a: Arrays) -> Figure:
     class_ticks(axes, a["classes"])
     bars = axes.bar(range(len(counts)), counts, color=RED, label=f"PIEs ({counts.sum()})")
     axes.bar_label(bars, fontsize=8)
-    axes.set(ylabel="PIEs (images)", title=describe(a))
+    axes.set(ylabel="PIEs (images)", title=title_of(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
@@ -81,7 +81,7 @@ def common_pies(a: Arrays) -> Figure:
         axes.bar(x, shared, width, color=colour, label=f"{learner}, common ({shared.sum()})")
         axes.bar(x, unique, width, bottom=shared, color=colour, alpha=0.35,
                  label=f"{learner}, unique ({unique.sum()})")  # fmt: skip
-    axes.set(ylabel="PIEs (images)", title=describe(a))
+    axes.set(ylabel="PIEs (images)", title=title_of(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(figure, axes, 2)
     return figure
@@ -96,7 +96,7 @@ def disagreement(a: Arrays) -> Figure:
         counts = np.bincount(a["label"][a[f"differ_{name}"]], minlength=len(classes))
         x = np.arange(len(classes)) + (i - 0.5) * 0.4
         axes.bar(x, counts, 0.4, color=colour, label=f"{name} ({counts.sum()})")
-    axes.set(ylabel="images with two modal labels", title=describe(a))
+    axes.set(ylabel="images with two modal labels", title=title_of(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
@@ -111,7 +111,7 @@ def score_scatter(a: Arrays) -> Figure:
     ends = np.quantile(values[~np.isnan(values)], [0, 1]) if not np.isnan(values).all() else []
     axes.plot(ends, ends, color="black", linewidth=0.8, label="y = x")
     axes.set(xlabel=f"{name}, dense networks", ylabel=f"{name}, pruned networks")
-    axes.set(title=describe(a), aspect="equal")
+    axes.set(title=title_of(a), aspect="equal")
     legend_below(figure, axes, 3)
     return figure
 
@@ -134,7 +134,7 @@ def depth_against_q(a: Arrays) -> Figure:
         axes.set(xlabel="Q-Score", ylabel=f"prediction depth ({a['target']}, layers)")
         axes.set_title(f"{which} networks", fontsize=9)
     legend_below(figure, axes, 2)
-    figure.suptitle(describe(a), fontsize=10)
+    figure.suptitle(title_of(a), fontsize=10)
     return figure
 
 
@@ -156,7 +156,7 @@ def probe_accuracy(a: Arrays) -> Figure:
         if len(values) > 1:
             sd = values.std(axis=0, ddof=1)
             axes.fill_between(layers, mean - sd, mean + sd, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="probed layer", ylabel="probe accuracy (%)", title=describe(a))
+    axes.set(xlabel="probed layer", ylabel="probe accuracy (%)", title=title_of(a))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right")
     return figure

@@ -64,7 +64,7 @@ def new_axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def describe(a: Arrays) -> str:
+def title_of(a: Arrays) -> str:
     """`SupCon, global pruning, sparsity 0.95 (10 networks, 500 images)`."""
     pruning = str(a["pruning_method"]).replace("_", " ")
     what = "dense" if pruning == "dense" else f"{pruning} pruning, sparsity {a['sparsity']}"
