@@ -2,7 +2,8 @@
 # Set up the study; safe to run again.
 #   bash setup.sh          makes the folders
 #   bash setup.sh --demo   installs what is needed, then runs the whole study on digits
-#   bash setup.sh --test   installs what is needed, then runs the linters and the tests
+#   bash setup.sh --test   installs what is needed, then runs the linters and the fast tests;
+#                          with --all behind it all tests, and their coverage
 # Packages go into the active virtual environment or conda environment, else into .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -60,7 +61,7 @@ demo() {
     wait $supervised || { failed=$? && cat logs/digits/demo_supervised.log; }
     [ "$failed" = 0 ] || exit "$failed"
     echo
-    "$python" -m common.analysis.summary pies/digits
+    "$python" -m common.report.summary pies/digits
     echo
     echo "tables and figures:"
     find pies/digits \( -name '*.csv' -o -name '*.png' \) -not -path '*/training/*' | sort
@@ -70,13 +71,17 @@ demo() {
     echo "the study took $((SECONDS - started)) s on $cores CPU cores"
 }
 
-check() {
-    local bin
+check() { # check [--all] ARGUMENTS-OF-PYTEST…
+    local bin which=(-m "not slow")
+    if [ "${1:-}" = --all ]; then
+        shift
+        which=(--cov --cov-report=term --cov-fail-under=95)
+    fi
     bin=$(dirname "$python")
     "$bin/ruff" check .
     "$bin/ruff" format --check .
     "$bin/lint-imports"
-    "$python" -m pytest --cov --cov-report=term --cov-fail-under=85 "$@"
+    "$python" -m pytest "${which[@]}" "$@"
 }
 
 case "${1:-}" in

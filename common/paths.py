@@ -154,6 +154,18 @@ def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Pat
     return {network: candidates for network, candidates in found.items() if candidates}
 
 
+def locate(path: Path) -> tuple[Path, Cell, int] | None:
+    """The folder, cell and id of the network whose file this is (of SupCon, either of the two; also
+    one of the released code); None for another file."""
+    if network := network_of(path):
+        return path.parent, *network
+    beside_cifar10 = path.parent / "cifar10"
+    for network, candidates in released_networks(beside_cifar10).items():
+        if any(path in files.values() for files in candidates):
+            return beside_cifar10, *network
+    return None
+
+
 def _released_network(learner: str, match: re.Match[str]) -> tuple[Cell, int]:
     return _released_cell(learner, match["sparsity"], match["tag"]), int(match["id"])
 
@@ -191,8 +203,8 @@ def earlier_rows(pies: Path) -> Path:
 
 
 def rows_files(pies: Path) -> list[Path]:
-    """All files of rows that are there."""
-    return sorted((pies / "rows").glob("*.csv"))
+    """All files of rows that are there, but none that is half written."""
+    return sorted((pies / "rows").glob("[!.]*.csv"))
 
 
 def analysis_of(rows: Path) -> str:
@@ -311,8 +323,8 @@ REPORT_FIGURES = (
     "comparison/common_PIEs_*.png",
     "*/pies_distribution/PIEs_by_population_size_*.png",
     "*/pies_distribution/class_impact_*.png",
-    "*/prediction_depth/*_PIEs_*.png",
-    "*/prediction_depth/*_probe_accuracy_*.png",
+    "*/prediction_depth/Prediction_Depth_PIEs_*.png",
+    "*/prediction_depth/Prediction_Depth_probe_accuracy_*.png",
     "*/q_score/Q-SCORE_*.png",
     "*/pies_distribution/vote_distance_*.png",
     "comparison/disagreement_*.png",

@@ -98,8 +98,8 @@ def load_dataset(
 
 
 def count_train_images(dataset: str, limit: int | None) -> int:
-    """How many training images `load_dataset` would give, without reading any; where classes differ in
-    size, --limit may give a few less."""
+    """How many training images `load_dataset` would give, without reading any. Where classes differ
+    in size, --limit may give a few less."""
     if dataset in LOADERS:
         n_images = study.DATASETS[dataset].n_train
     else:

@@ -110,15 +110,10 @@ def versions() -> dict[str, str]:
 def from_path(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """The network whose file this is (of a SupCon network, either of the two), verified, in eval
     mode. Raises Failure(EXIT_CHECKPOINT) naming the file."""
-    path = Path(path)
-    network = paths.network_of(path) or next(
-        (key for key, candidates in paths.released_networks(path.parent / "cifar10").items()
-         if any(path in files.values() for files in candidates)), None,
-    )  # fmt: skip
-    if network is None:
+    found = paths.locate(Path(path))
+    if found is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: not named as a network of this project")
-    models = path.parent if paths.network_of(path) else path.parent / "cifar10"
-    return load(models, *network, torch.device(device))
+    return load(*found, torch.device(device))
 
 
 def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Checkpoint:

@@ -72,34 +72,42 @@ def mean_rows(
 def store(pies: Path, analysis: str, rows: Mapping[Cell, list[Row]]) -> None:
     """Keep the rows that an analysis made of these cells, in place of its earlier ones, and rewrite
     summary.csv."""
-    _keep_earlier(pies)
-    for cell, of_cell in rows.items():
-        _write(paths.rows(pies, cell, analysis), of_cell)
-    _rewrite_summary(pies)
+    pies.mkdir(parents=True, exist_ok=True)
+    with _lock(pies):
+        _keep_earlier(pies)
+        for cell, of_cell in rows.items():
+            _write(paths.rows(pies, cell, analysis), of_cell)
+        _rewrite_summary(pies)
 
 
 def forget(pies: Path, cell: Cell) -> None:
     """Remove the rows of a population whose networks were replaced; of all the learner's cells if
     these were the dense ones, with which the others were compared."""
-    if not paths.summary(pies).exists():
+    if not paths.summary(pies).exists() and not paths.rows_files(pies):
         return
-    _keep_earlier(pies)
 
     def is_about(row: Row) -> bool:
         return row.cell == cell or (cell.is_dense and row.learner == cell.learner)
 
-    for path in paths.rows_files(pies):
-        kept = [row for row in _read(path) if not is_about(row)]
-        if kept:
-            _write(path, kept)
-        else:
-            path.unlink(missing_ok=True)
-    _rewrite_summary(pies)
+    with _lock(pies):
+        _keep_earlier(pies)
+        for path in paths.rows_files(pies):
+            kept = [row for row in _read(path) if not is_about(row)]
+            if kept:
+                _write(path, kept)
+            else:
+                path.unlink()
+        _rewrite_summary(pies)
 
 
 def read(pies: Path) -> list[Row]:
     """All rows of summary.csv; none if there is no table yet."""
     return _read(paths.summary(pies))
+
+
+def _lock(pies: Path) -> FileLock:
+    """Both learners' scripts may run at once."""
+    return FileLock(paths.lock(paths.summary(pies)))
 
 
 def _keep_earlier(pies: Path) -> None:
@@ -111,13 +119,12 @@ def _keep_earlier(pies: Path) -> None:
 def _rewrite_summary(pies: Path) -> None:
     """Concatenate all files of rows. Of two rows about one number the later analysis' counts."""
     order = ("earlier", *ANALYSES)
-    with FileLock(paths.lock(paths.summary(pies))):  # both learners' scripts may run at once
-        found: dict[tuple[str, ...], Row] = {}
-        for path in sorted(
-            paths.rows_files(pies), key=lambda path: order.index(paths.analysis_of(path))
-        ):
-            found |= {row[:5]: row for row in _read(path)}
-        _write(paths.summary(pies), sorted(found.values(), key=lambda row: row[:5]))
+    found: dict[tuple[str, ...], Row] = {}
+    for path in sorted(
+        paths.rows_files(pies), key=lambda path: order.index(paths.analysis_of(path))
+    ):
+        found |= {row[:5]: row for row in _read(path)}
+    _write(paths.summary(pies), sorted(found.values(), key=lambda row: row[:5]))
 
 
 def _write(path: Path, rows: list[Row]) -> None:
