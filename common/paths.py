@@ -30,7 +30,8 @@ def dataset_name(dataset: str, models_dir: Path | None = None) -> str:
     """
     if dataset in DATASETS:
         return dataset
-    written, target = (Path.cwd() / os.path.normpath(dataset)).name, Path(dataset).resolve().name
+    written = Path(os.path.normpath(Path.cwd() / dataset)).name
+    target = Path(dataset).resolve().name
     if models_dir and (models_dir / target).is_dir() and not (models_dir / written).exists():
         return target
     return written
