@@ -41,6 +41,12 @@ def not_negative(text: str) -> float:
     return _number(text, "a number of at least 0", lambda value: value >= 0)
 
 
+def epochs(text: str) -> float:
+    """A number of at least 0; whole ones stay int, as files of earlier versions hold them."""
+    value = not_negative(text)
+    return int(value) if _WHOLE.fullmatch(text) else value
+
+
 def fraction(text: str) -> float:
     """A number in [0, 1)."""
     return _number(text, "a number from 0 to below 1", lambda value: 0 <= value < 1)

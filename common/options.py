@@ -69,9 +69,12 @@ TRAINING = (
     Flag("learning_rate", values.positive, "peak learning rate of SGD"),
     Flag("weight_decay", values.not_negative, "L2, added to the gradient"),
     Flag("momentum", values.fraction, "momentum of SGD", recipes.MOMENTUM),
-    Flag("cosine_annealing", bool, "let the learning rate fall as a half cosine"),
-    Flag("warmup_epochs", FROM_0, "epochs of linear warm-up"),
-)
+    Flag("cosine_annealing", bool, "let the learning rate fall as a half cosine, step by step"),
+    Flag("warmup_epochs", values.epochs, "epochs of linear warm-up; a part of one will do"),
+    Flag("nesterov", bool, "Nesterov's momentum"),
+    Flag("decay", ("all", "weights"), "what weight decay acts on: all parameters, or not on biases "
+         "and batch norm"),
+)  # fmt: skip
 SUPCON_TRAINING = (
     Flag("method", ("SupCon", "SimCLR"), "with or without labels", "SupCon"),
     Flag("projection_head", ("mlp", "linear"), "between embedding and loss", "mlp"),

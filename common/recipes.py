@@ -1,7 +1,8 @@
 """Every number of the recipes: defaults of the flags, and what no flag changes.
 
-`paper` is the recipe of arXiv 2207.00200 as released, its faults corrected; `digits` is small
-enough that a whole study runs on two CPU cores in minutes. Milestones and windows are fractions
+`paper` is the recipe of arXiv 2207.00200 as released, its faults corrected; `fast` reaches about
+its accuracy in an eighth of the steps; `digits` is small enough that a whole study runs on two CPU
+cores in minutes. Milestones and windows are fractions
 of the training, so that they mean the same at every number of epochs. Nothing heavy is imported.
 """
 
@@ -36,6 +37,7 @@ class Augmentation(NamedTuple):
 
 NETWORK = {
     "paper": {"model_depth": 16, "widen_factor": 2, "dropout": 0.0},
+    "fast": {"model_depth": 16, "widen_factor": 2, "dropout": 0.0},
     "digits": {"model_depth": 10, "widen_factor": 1, "dropout": 0.0},
 }
 TRAINING = {
@@ -47,6 +49,18 @@ TRAINING = {
             "weight_decay": 5e-4,
             "cosine_annealing": False,
             "warmup_epochs": 0,
+            "nesterov": False,
+            "decay": "all",
+        },
+        "fast": {
+            "epochs": 25,
+            "batch_size": 128,
+            "learning_rate": 0.2,
+            "weight_decay": 5e-4,
+            "cosine_annealing": True,
+            "warmup_epochs": 1.25,
+            "nesterov": True,
+            "decay": "weights",
         },
         "digits": {
             "epochs": 15,
@@ -55,6 +69,8 @@ TRAINING = {
             "weight_decay": 5e-4,
             "cosine_annealing": True,
             "warmup_epochs": 0,
+            "nesterov": False,
+            "decay": "all",
         },
     },
     "SupCon": {
@@ -65,8 +81,23 @@ TRAINING = {
             "weight_decay": 4e-4,
             "cosine_annealing": False,
             "warmup_epochs": 0,
+            "nesterov": False,
+            "decay": "all",
             "temperature": 0.5,
             "head_epochs": 100,
+            "batch_size_head": 256,
+        },
+        "fast": {
+            "epochs": 60,
+            "batch_size": 256,
+            "learning_rate": 0.25,
+            "weight_decay": 1e-4,
+            "cosine_annealing": True,
+            "warmup_epochs": 6,
+            "nesterov": True,
+            "decay": "weights",
+            "temperature": 0.1,
+            "head_epochs": 20,
             "batch_size_head": 256,
         },
         "digits": {
@@ -76,6 +107,8 @@ TRAINING = {
             "weight_decay": 4e-4,
             "cosine_annealing": True,
             "warmup_epochs": 1,
+            "nesterov": False,
+            "decay": "all",
             "temperature": 0.1,
             "head_epochs": 20,
             "batch_size_head": 128,
@@ -87,6 +120,12 @@ _FINETUNING = {
         "epochs": 30,
         "batch_size": 128,
         "learning_rate": 1e-3,
+        "pruning_percentages": [0.3, 0.5, 0.7, 0.9],
+    },
+    "fast": {
+        "epochs": 5,
+        "batch_size": 128,
+        "learning_rate": 1e-2,
         "pruning_percentages": [0.3, 0.5, 0.7, 0.9],
     },
     "digits": {
@@ -124,10 +163,18 @@ FINETUNING_MOMENTUM = 0.9
 CROP_PADDING = 1 / 8
 CLASSIFICATION_VIEWS = {
     "paper": Augmentation(horizontal_flip=0.5),
+    "fast": Augmentation(horizontal_flip=0.5),
     "digits": Augmentation(),
 }
 CONTRASTIVE_VIEWS = {
     "paper": Augmentation(
+        resized_crop_area=(0.2, 1.0),
+        horizontal_flip=0.5,
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        jitter_probability=0.8,
+        grayscale_probability=0.2,
+    ),
+    "fast": Augmentation(
         resized_crop_area=(0.2, 1.0),
         horizontal_flip=0.5,
         jitter=(0.4, 0.4, 0.4, 0.1),
@@ -167,6 +214,8 @@ INTRODUCED: dict[str, Any] = {
     "released_quirks": False,
     "finetune_loss": "cross_entropy",
     "criterion": study.CRITERIA[0],
+    "nesterov": False,
+    "decay": "all",
 }
 
 

@@ -25,7 +25,9 @@ from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 SECONDS_BETWEEN_SAVES = 60.0  # saving a state takes some 64 ms for a SupCon WRN-16-2
 # Where a save takes longer than this, states are rarer: saving stays below 1 % of the time.
 SECONDS_OF_A_SAVE = 0.6
-EVALUATIONS = 10  # test accuracies along a training: for its curves only, they decide nothing
+# Test accuracies along a training are for its curves only, they decide nothing: there are at most
+# so many, and less where the test images would be more than this share of the training images seen.
+EVALUATIONS, EVALUATED_SHARE = 10, 0.1
 
 State = dict[str, Any]
 Record = dict[str, Any]  # of an epoch: stage, epoch, loss, learning_rate, accuracies
@@ -132,7 +134,8 @@ def fit(
             stop_if_asked()
             if step in events:
                 _prune(progress, masks, events[step], run.seed)
-            progress.optimizer.param_groups[0]["lr"] = schedule.learning_rate_at(step / n_steps)
+            for group in progress.optimizer.param_groups:
+                group["lr"] = schedule.learning_rate_at(step / n_steps)
             position = step % steps_per_epoch
             batch = order[position * schedule.batch_size : (position + 1) * schedule.batch_size]
             view = encoded[epoch % len(encoded)] if encoded else None
@@ -172,7 +175,7 @@ class _Progress:
         if run.compile_loss:
             self.loss = _compiled(self.loss)
         self.optimizer = torch.optim.SGD(
-            stage.parameters,
+            _parameter_groups(stage),
             lr=schedule.learning_rate,
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
@@ -206,6 +209,15 @@ class _Progress:
             "totals": self.totals,
             "momentum": momentum,
         }
+
+
+def _parameter_groups(stage: Stage) -> list[dict[str, Any]]:
+    """All parameters in one group; or weights, and the rest without weight decay."""
+    if not stage.schedule.decays_weights_only:
+        return [{"params": stage.parameters}]
+    weights = [parameter for parameter in stage.parameters if parameter.ndim > 1]
+    rest = [parameter for parameter in stage.parameters if parameter.ndim <= 1]
+    return [{"params": weights}, {"params": rest, "weight_decay": 0.0}]
 
 
 def _in_precision(
@@ -331,8 +343,10 @@ def _end_epoch(
     }
     if not math.isnan(correct):
         record["train_accuracy"] = correct / images
-        last = epoch + 1 == progress.stage.schedule.epochs
-        if last or epoch % math.ceil(progress.stage.schedule.epochs / EVALUATIONS) == 0:
+        epochs = progress.stage.schedule.epochs
+        affordable = int(EVALUATED_SHARE * epochs * len(data.train) / len(data.test))
+        every = math.ceil(epochs / max(1, min(EVALUATIONS, affordable)))
+        if epoch + 1 == epochs or epoch % every == 0:
             record["test_accuracy"] = _test_accuracy(progress, network, data)
     return record
 

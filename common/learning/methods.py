@@ -90,8 +90,9 @@ def _supcon(config: Config) -> list[Schedule]:
 
 def _main_stage(config: Config) -> dict[str, Any]:
     """What every first stage takes from the flags."""
-    same = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay")
+    same = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "nesterov")
     return {name: config[name] for name in same} | {
+        "decays_weights_only": config["decay"] == "weights",
         "cosine": config["cosine_annealing"],
         "warmup": min(config["warmup_epochs"] / config["epochs"], 1.0),
     }

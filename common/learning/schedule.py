@@ -34,6 +34,7 @@ class Schedule:
     learning_rate: float
     momentum: float
     weight_decay: float = 0.0
+    decays_weights_only: bool = False  # not biases and batch norm
     nesterov: bool = False
     milestones: tuple[float, ...] = ()
     gamma: float = 0.1
