@@ -333,5 +333,6 @@ REPORT_FIGURES = (
 
 
 def report_figures(pies: Path) -> list[Path]:
-    """The figures of the report that are there."""
-    return [path for pattern in REPORT_FIGURES for path in sorted(pies.glob(pattern))]
+    """The figures of the report that are there, without half-written ones of other processes."""
+    found = (path for pattern in REPORT_FIGURES for path in sorted(pies.glob(pattern)))
+    return [path for path in found if not path.name.startswith(".")]

@@ -23,10 +23,11 @@ from common.experiments import population
 from common.files import Arrays
 from common.model import checkpoints, evaluation
 from common.model.wide_resnet import WideResNet
+from common.report.by_image import SCORES
 from common.runtime import EXIT_CHECKPOINT, Failure
 from common.study import Cell
 
-FIELDS = {"labels", "silhouette", "q", "z", "l1", "softmax_margin"}
+FIELDS = {"labels", "silhouette", *(score.field for score in SCORES)}
 
 
 def predict(network: WideResNet, data: Dataset, batch_size: int) -> Arrays:

@@ -74,7 +74,8 @@ def save(
     """
     network = modules["network"]
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    kept = {name: mask.cpu() for name, mask in masks.items()}
+    # A mask may be a part of a larger tensor, all of which torch would write.
+    kept = {name: mask.cpu().clone() for name, mask in masks.items()}
     architecture = {
         "depth": config["model_depth"],
         "widen_factor": config["widen_factor"],
