@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 from random import Random
 
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -44,7 +45,6 @@ def test_votes_of_the_table() -> None:
 
 def test_modal_labels_of_the_table_by_both_tie_rules() -> None:
     assert pie.modal_labels(DENSE, 3).tolist() == [0, 1, 0, 2]
-    assert pie.modal_labels(DENSE, 3, ties="lowest").tolist() == [0, 1, 0, 2]
     assert pie.modal_labels(DENSE, 3, ties="highest").tolist() == [0, 1, 2, 2]
     assert pie.modal_labels(PRUNED, 3).tolist() == [0, 2, 0, 0]
     assert pie.modal_labels(PRUNED, 3, ties="highest").tolist() == [0, 2, 0, 2]
@@ -66,17 +66,11 @@ def test_directions_of_a_table() -> None:
     modal_dense = np.array([1, 2, 0, 0, 1, 2, 1, 2])
     modal_pruned = np.array([0, 1, 2, 1, 2, 0, 1, 2])
     target = np.array([1, 2, 2, 2, 0, 1, 1, 0])
-    assert pie.directions(modal_dense, modal_pruned, target) == pie.Directions(
-        right_to_wrong=2, wrong_to_right=1, wrong_to_wrong=3
-    )
+    found = pie.directions(modal_dense, modal_pruned, target)
+    assert found == pie.Directions(right_to_wrong=2, wrong_to_right=1, wrong_to_wrong=3)
+    assert all(type(count) is int for count in found)  # tables would show numpy's type
 
 
-def test_directions_are_plain_integers() -> None:
-    """They go into tables, where numpy's integers would show their type."""
-    assert all(type(count) is int for count in pie.directions(*np.zeros((3, 4), dtype=int)))
-
-
-@settings(max_examples=50, deadline=None)
 @given(labels_kn)
 def test_modal_labels_agree_with_scipy_and_a_loop(labels: np.ndarray) -> None:
     expected = scipy.stats.mode(labels, axis=0).mode  # the smallest of the most frequent
@@ -85,17 +79,14 @@ def test_modal_labels_agree_with_scipy_and_a_loop(labels: np.ndarray) -> None:
     assert pie.modal_labels(labels, N_CLASSES, "highest").tolist() == naive_modal(labels, "highest")
 
 
-@settings(max_examples=50, deadline=None)
 @given(labels_kn)
 def test_votes_count_every_network_once(labels: np.ndarray) -> None:
     votes = pie.count_votes(labels, N_CLASSES)
     assert votes.shape == (labels.shape[1], N_CLASSES)
-    assert (votes.sum(axis=1) == len(labels)).all()
     for c in range(N_CLASSES):
         assert votes[:, c].tolist() == (labels == c).sum(axis=0).tolist()
 
 
-@settings(max_examples=50, deadline=None)
 @given(labels_kn)
 def test_an_image_is_tied_iff_the_tie_rules_differ(labels: np.ndarray) -> None:
     lowest, highest = (pie.modal_labels(labels, N_CLASSES, ties) for ties in ("lowest", "highest"))
@@ -103,13 +94,6 @@ def test_an_image_is_tied_iff_the_tie_rules_differ(labels: np.ndarray) -> None:
     assert tied.tolist() == (lowest != highest).tolist()
 
 
-@settings(max_examples=50, deadline=None)
-@given(labels_kn, st.sampled_from(["lowest", "highest"]))
-def test_a_population_against_itself_has_no_pies(labels: np.ndarray, ties: str) -> None:
-    assert not pie.find_pies(labels, labels, N_CLASSES, ties).any()
-
-
-@settings(max_examples=50, deadline=None)
 @given(labels_kn, st.randoms(use_true_random=False), st.sampled_from(["lowest", "highest"]))
 def test_the_order_of_the_networks_does_not_matter(
     labels: np.ndarray, random: Random, ties: str
@@ -123,7 +107,6 @@ def test_the_order_of_the_networks_does_not_matter(
     )
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(3, 9), st.sets(st.integers(0, 29)), st.integers(0, 2**32 - 1))
 def test_planted_disagreements_are_the_pies_and_no_others(
     n_networks: int, planted: set[int], seed: int
@@ -147,7 +130,6 @@ def test_planted_disagreements_are_the_pies_and_no_others(
     assert ways == (len(planted), 0, 0)
 
 
-@settings(max_examples=50, deadline=None)
 @given(labels_kn, st.integers(0, 2**32 - 1))
 def test_directions_sum_to_the_pies(labels: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -164,10 +146,6 @@ def test_directions_sum_to_the_pies(labels: np.ndarray, seed: int) -> None:
 
 def test_populations_of_different_size_can_be_compared() -> None:
     assert pie.find_pies(DENSE, PRUNED[:1], 3).tolist() == [False, True, False, False]
-
-
-def test_one_network_is_its_own_mode() -> None:
-    assert pie.modal_labels(DENSE[:1], 3).tolist() == DENSE[0].tolist()
 
 
 def test_no_images_have_no_pies() -> None:
@@ -198,3 +176,31 @@ def test_labels_out_of_range_are_refused(wrong: int) -> None:
 def test_different_images_are_refused() -> None:
     with pytest.raises(ValueError, match="dense saw 4 images, pruned 3"):
         pie.find_pies(DENSE, PRUNED[:, :3], 3)
+
+
+# Overlap of two sets
+
+
+def test_overlap_by_hand() -> None:
+    a, b = np.array([[1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0]], bool)
+    found = pie.overlap(a, b)
+    assert (found.common, found.jaccard) == (2, 0.5)
+    # of the 20 sets of 3 in 6, 1 has three in common with a, 9 two, 9 one, 1 none
+    assert found.expected_jaccard == pytest.approx((1 * 1 + 9 * 2 / 4 + 9 * 1 / 5) / 20)
+    assert found.p_value == pytest.approx(10 / 20)
+
+
+@given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 6), st.integers(0, 2**32 - 1))
+def test_chance_is_the_mean_over_all_sets_of_that_size(n: int, n_a: int, n_b: int, s: int) -> None:
+    a, b = (np.random.default_rng(s + i).permutation(n) < size for i, size in ((0, n_a), (1, n_b)))
+    found = pie.overlap(a, b)
+    others = [np.isin(range(n), chosen) for chosen in combinations(range(n), b.sum())]
+    common = np.array([(a & other).sum() for other in others])
+    union = np.array([(a | other).sum() for other in others])
+    assert found.expected_jaccard == pytest.approx(np.mean(common / np.maximum(union, 1)))
+    assert found.p_value == pytest.approx(np.mean(common >= (a & b).sum()))
+
+
+def test_sets_of_other_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="images"):
+        pie.overlap(np.zeros(3, bool), np.zeros(4, bool))

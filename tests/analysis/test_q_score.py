@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -34,7 +34,6 @@ def naive(embedding: np.ndarray) -> list[tuple[float, float, float]]:
     return scores
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(2, 200).flatmap(lambda d: st.tuples(st.integers(1, d - 1), st.just(d))))
 def test_k_equal_active_features_of_d(k_of_d: tuple[int, int]) -> None:
     k, d = k_of_d
@@ -47,14 +46,6 @@ def test_k_equal_active_features_of_d(k_of_d: tuple[int, int]) -> None:
     assert scores.l1[0] == pytest.approx(math.sqrt(k), rel=1e-9)
 
 
-def test_the_numbers_of_the_definition() -> None:
-    h = np.zeros((3, 128))
-    for row, k in enumerate((1, 10, 64)):
-        h[row, :k] = 1
-    assert np.round(q_score(h).q, 3).tolist() == [11.269, 1.086, 0.125]
-
-
-@settings(max_examples=50, deadline=None)
 @given(embeddings)
 def test_agrees_with_a_loop(embedding: np.ndarray) -> None:
     embedding = embedding + np.linspace(0, 1, embedding.shape[1], dtype=np.float32)  # not constant
@@ -68,7 +59,6 @@ def test_negative_features_count_by_magnitude_in_l1() -> None:
     assert np.stack(q_score(h), axis=1) == pytest.approx(np.array(naive(h)), rel=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
 @given(embeddings, st.floats(1e-3, 1e3), st.randoms(use_true_random=False))
 def test_scale_and_order_of_features_do_not_matter(
     embedding: np.ndarray, scale: float, random: Random
@@ -139,7 +129,6 @@ def test_detection_of_a_table() -> None:
     assert found.average_precision == pytest.approx((1 / 1 + 2 / 3) / 2)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30))
 def test_auroc_is_the_share_of_pairs_in_order(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
@@ -151,12 +140,6 @@ def test_auroc_is_the_share_of_pairs_in_order(seed: int, n: int) -> None:
     if positive[1:].any() and not positive[1:].all():
         expected = naive_auroc(score[1:], positive[1:])
         assert low_score_detects(score, positive).auroc == pytest.approx(expected)
-
-
-def test_lower_is_more_suspicious() -> None:
-    score = np.arange(10.0)
-    assert low_score_detects(score, score < 3) == (1.0, 1.0)
-    assert low_score_detects(score, score >= 7).auroc == 0.0
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,11 @@ import statistics
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from common.analysis.statistics import Mean, mean_over_networks
-
-values_k = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30)
 
 
 def test_a_table() -> None:
@@ -23,8 +21,7 @@ def test_a_table() -> None:
     assert mean.interval == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
-@given(values_k)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=30))
 def test_agrees_with_scipy(values: list[float]) -> None:
     found = mean_over_networks(values)
     assert found.n == len(values)
@@ -36,26 +33,9 @@ def test_agrees_with_scipy(values: list[float]) -> None:
     assert found.interval == pytest.approx((low, high), abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
-@given(values_k)
-def test_the_interval_is_around_the_mean(values: list[float]) -> None:
-    found = mean_over_networks(values)
-    low, high = found.interval
-    assert low <= found.mean <= high
-    assert high - found.mean == pytest.approx(found.mean - low, abs=1e-6)
-
-
-def test_one_network_has_no_spread() -> None:
+def test_one_network_has_no_spread_and_equal_ones_have_spread_zero() -> None:
     assert mean_over_networks([0.7]) == Mean(0.7, 1, None, None)
-
-
-def test_equal_networks_have_spread_zero() -> None:
     assert mean_over_networks([0.5, 0.5, 0.5]) == Mean(0.5, 3, 0.0, (0.5, 0.5))
-
-
-def test_twice_as_many_networks_give_a_narrower_interval() -> None:
-    few, many = (mean_over_networks([0.1, 0.2, 0.3, 0.4] * copies) for copies in (1, 2))
-    assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
 
 
 def test_integers_and_single_precision_are_averaged_in_double() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.figures.embedding import umap_2d
+from common.analysis.umap import umap_2d
 
 pytestmark = pytest.mark.umap
 

@@ -1,0 +1,62 @@
+"""What a network makes of images, against one that is run one image at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import silhouette_score
+
+from common.data import datasets
+from common.data.datasets import Dataset
+from common.experiments import predictions
+from common.model import wide_resnet
+from common.model.wide_resnet import WideResNet
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return datasets.load_dataset("digits", Path(), torch.device("cpu"), 8, 50, 30)
+
+
+def naive(network: WideResNet, data: Dataset) -> dict[str, np.ndarray]:
+    """One image at a time: label, softmax margin, and Q, Z and L1 by their definition."""
+    train = data.train.images.double() / 255
+    mean, std = train.mean((0, 2, 3)), train.std((0, 2, 3), unbiased=False)
+    found, embeddings = [], []
+    for image in data.test.images:
+        x = (image.double() / 255 - mean[:, None, None]) / std[:, None, None]
+        with torch.no_grad():
+            output = network(x.float()[None])
+        embeddings.append(output.embedding[0].double())
+        h = embeddings[-1] / embeddings[-1].norm()
+        z, l1 = float((h.max() - h.mean()) / h.std(unbiased=False)), float(h.abs().sum())
+        first, second = output.logits[0].double().softmax(0).topk(2).values.tolist()
+        found.append((int(output.logits[0].argmax()), first - second, z / l1, z, l1))
+    silhouette = silhouette_score(torch.stack(embeddings).numpy(), data.test.labels.numpy())
+    names = ("labels", "softmax_margin", "q", "z", "l1")
+    arrays = map(np.array, zip(*found, strict=True))
+    return dict(zip(names, arrays, strict=True)) | {"silhouette": np.array(silhouette)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])
+def test_a_network_says_the_same_in_batches_and_alone(digits: Dataset, batch_size: int) -> None:
+    network = wide_resnet.build(10, 1, 10, 0.0, 5).eval()
+    found, expected = predictions.predict(network, digits, batch_size), naive(network, digits)
+    assert found.keys() == expected.keys() == predictions.FIELDS
+    assert found["labels"].tolist() == expected["labels"].tolist()
+    for name in found:
+        assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+
+
+def test_predicting_leaves_the_network_as_it_was(digits: Dataset) -> None:
+    """Batch norm's running averages must not learn from test images."""
+    network = wide_resnet.build(10, 1, 10, 0.3, 5).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    first, again = (predictions.predict(network, digits, 8) for _ in range(2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert network.training
+    for name in first:  # dropout is off
+        assert first[name].tolist() == again[name].tolist()
