@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from common import paths
-from common.paths import Cell
+from common import paths, study
+from common.study import Cell
 
 MODELS, PIES = Path("models/digits"), Path("pies/digits")
 GLOBAL = Cell("supervised", "global", 0.9)
 LATER = Cell("SupCon", "later_GMP", 0.975)
 CELLS = [
     Cell(learner, pruning_method, sparsity)
-    for learner in ("supervised", "SupCon")
+    for learner in study.LEARNERS
     for pruning_method, sparsity in (
         ("dense", 0.0),
-        *((method, s) for method in ("GMP", "later_GMP", "global") for s in (0.3, 0.9, 0.975)),
+        *((method, s) for method in study.PRUNINGS for s in (0.3, 0.9, 0.975)),
     )
 ]
 
@@ -30,67 +29,28 @@ def touch(*files: Path) -> None:
         file.touch()
 
 
-@pytest.mark.parametrize(
-    ("sparsity", "text"),
-    [
-        (0, "0.00"),
-        (0.0, "0.00"),
-        (0.5, "0.50"),
-        (0.9, "0.90"),
-        (0.97, "0.97"),
-        (0.975, "0.975"),
-        (0.1 + 0.2, "0.30"),
-        (0.999, "0.999"),
-        (0.0123456789, "0.0123456789"),
-    ],
-)
-def test_sparsities_have_as_many_decimals_as_they_need(sparsity: float, text: str) -> None:
-    assert paths.format_sparsity(sparsity) == text
-
-
-@settings(max_examples=100)
-@given(st.floats(0, 1, exclude_max=True).map(lambda x: round(x, 10)))
-def test_a_sparsity_is_read_back_from_its_text(sparsity: float) -> None:
-    text = paths.format_sparsity(sparsity)
-    assert float(text) == sparsity
-    decimals = text.partition(".")[2]
-    assert len(decimals) >= 2
-    assert len(decimals) == 2 or not decimals.endswith("0")
-
-
-def test_cells_are_named_by_learner_pruning_and_sparsity() -> None:
-    assert str(GLOBAL) == "supervised global 0.90"
-    assert paths.dense_cell("SupCon") == Cell("SupCon", "dense", 0.0)
-
-
-@pytest.mark.parametrize(
-    ("learner", "script"), [("supervised", "sup_training.py"), ("SupCon", "clr_training.py")]
-)
-def test_the_training_script_of_a_learner(learner: str, script: str) -> None:
-    assert paths.training_script(learner) == script
-
-
 def test_checkpoints_have_the_names_of_the_contract() -> None:
-    assert paths.checkpoints(MODELS, GLOBAL, 3) == {
-        "network": Path("models/digits/supervised_global_s0.90_id03.pt")
-    }
-    assert paths.checkpoints(MODELS, LATER, 12) == {
-        "encoder": Path("models/digits/SupCon_later_GMP_s0.975_id12_encoder.pt"),
-        "head": Path("models/digits/SupCon_later_GMP_s0.975_id12_head.pt"),
-    }
-    dense = paths.checkpoints(MODELS, paths.dense_cell("supervised"), 123)
-    assert dense == {"network": Path("models/digits/supervised_dense_s0.00_id123.pt")}
-
-
-def test_results_have_the_names_of_the_contract() -> None:
-    assert paths.summary(PIES) == PIES / "summary.csv"
-    assert (
-        paths.pie_table(PIES, GLOBAL) == PIES / "supervised/pies_distribution/pies_global_s0.90.csv"
-    )
-
-
-def test_figures_have_the_names_of_the_released_code() -> None:
     names = {
+        (GLOBAL, 3): ["supervised_global_s0.90_id03.pt"],
+        (study.dense_cell("supervised"), 123): ["supervised_dense_s0.00_id123.pt"],
+        (GLOBAL._replace(pruning_method="random_global"), 0): [
+            "supervised_random_global_s0.90_id00.pt"
+        ],
+        (LATER, 12): [
+            "SupCon_later_GMP_s0.975_id12_encoder.pt",
+            "SupCon_later_GMP_s0.975_id12_head.pt",
+        ],
+    }
+    for network, expected in names.items():
+        files = paths.checkpoints(MODELS, *network).values()
+        assert list(files) == [MODELS / name for name in expected]
+
+
+def test_results_have_the_names_of_the_contract_and_figures_those_of_the_released_code() -> None:
+    names = {
+        paths.summary(PIES): "summary.csv",
+        paths.rows(PIES, LATER, "depth"): "rows/depth.SupCon_later_GMP_s0.975.csv",
+        paths.pie_table(PIES, GLOBAL): "supervised/pies_distribution/pies_global_s0.90.csv",
         paths.pies_distribution(PIES, GLOBAL): "supervised/pies_distribution/"
         "PIEs_distribution_supervised_0.90sparsity_global_pruning.png",
         paths.q_score(PIES, LATER, "Q-SCORE"): "SupCon/q_score/"
@@ -104,13 +64,12 @@ def test_figures_have_the_names_of_the_released_code() -> None:
 
 
 def every_file(cell: Cell, network_id: int) -> list[Path]:
-    """All files of one network and of its population."""
-    logs = Path("logs/digits")
+    """All files of one network."""
+    state = paths.training_state(MODELS, cell, network_id)
     return [
         *paths.checkpoints(MODELS, cell, network_id).values(),
-        paths.training_state(MODELS, cell, network_id),
-        paths.lock(paths.training_state(MODELS, cell, network_id)),
-        paths.log(logs, cell, network_id),
+        *(state, paths.lock(state), paths.temporary(state, "7"), paths.temporary(state, "17")),
+        paths.log(Path("logs/digits"), cell, network_id),
         paths.curves(PIES, cell, network_id),
         paths.predictions(PIES, cell, network_id),
         paths.probe_predictions(PIES, cell, network_id),
@@ -121,8 +80,9 @@ def every_file(cell: Cell, network_id: int) -> list[Path]:
 def test_no_two_things_share_a_file() -> None:
     files = [path for cell in CELLS for i in (0, 1, 10, 100) for path in every_file(cell, i)]
     for cell in CELLS:
+        files += [paths.rows(PIES, cell, analysis) for analysis in ("training", "depth")]
         files += [paths.pie_table(PIES, cell), paths.pies_distribution(PIES, cell)]
-        files += [paths.umap(PIES, cell)]
+        files += [paths.pies_distribution(PIES, cell, "class_impact"), paths.umap(PIES, cell)]
         files += [paths.q_score(PIES, cell, s) for s in ("Q-SCORE", "Z-SCORE", "L1_NORM")]
         files += [
             paths.prediction_depth(PIES, cell, knn, kind)
@@ -141,17 +101,23 @@ def test_no_two_things_share_a_file() -> None:
 
 
 def test_a_lock_is_hidden_beside_what_it_guards() -> None:
-    lock = paths.lock(Path("pies/digits/summary.csv"))
-    assert lock.parent == Path("pies/digits")
-    assert lock.name.startswith(".")
-    assert lock.name.endswith(".lock")
+    assert paths.lock(PIES / "summary.csv") == PIES / ".summary.csv.lock"
+
+
+# Names that are read back
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_networks_are_found_again(cell: Cell, tmp_path: Path) -> None:
+def test_networks_and_pies_are_found_again(cell: Cell, tmp_path: Path) -> None:
     for network_id in (0, 7, 99, 100):
         touch(*paths.checkpoints(tmp_path, cell, network_id).values())
     assert paths.networks_present(tmp_path) == {cell: {0, 7, 99, 100}}
+    for part in paths.checkpoints(tmp_path, cell, 99).values():
+        assert paths.locate(part) == (tmp_path, cell, 99)
+    if not cell.is_dense:
+        arrays = paths.pies_distribution(tmp_path, cell).with_suffix(".npz")
+        touch(arrays, paths.pies_distribution(tmp_path, cell, "class_impact").with_suffix(".npz"))
+        assert paths.pies_files(tmp_path) == {cell: arrays}
 
 
 def test_cells_are_listed_in_a_fixed_order(tmp_path: Path) -> None:
@@ -159,18 +125,13 @@ def test_cells_are_listed_in_a_fixed_order(tmp_path: Path) -> None:
     cells = [*CELLS, *(GLOBAL._replace(sparsity=sparsity) for sparsity in (0.5, 0.505, 0.51))]
     for cell in reversed(cells):
         touch(*paths.checkpoints(tmp_path, cell, 0).values())
-    found = list(paths.networks_present(tmp_path))
-    assert found == sorted(cells)
+    assert list(paths.networks_present(tmp_path)) == sorted(cells)
 
 
-def test_half_a_network_is_not_there(tmp_path: Path) -> None:
-    touch(paths.checkpoints(tmp_path, LATER, 0)["encoder"])
-    touch(paths.checkpoints(tmp_path, LATER, 1)["head"])
-    assert paths.networks_present(tmp_path) == {}
-
-
-def test_other_files_are_not_networks(tmp_path: Path) -> None:
+def test_half_a_network_or_another_file_is_none(tmp_path: Path) -> None:
     touch(
+        paths.checkpoints(tmp_path, LATER, 0)["encoder"],
+        paths.checkpoints(tmp_path, LATER, 1)["head"],
         paths.training_state(tmp_path, GLOBAL, 0),
         tmp_path / "supervised_global_s0.90_id0.pt",  # an id has two digits
         tmp_path / "supervised_global_s0.9_id00.pt",
@@ -181,7 +142,62 @@ def test_other_files_are_not_networks(tmp_path: Path) -> None:
         tmp_path / "deeper" / "supervised_global_s0.90_id00.pt",
     )
     assert paths.networks_present(tmp_path) == {}
-
-
-def test_a_missing_folder_has_no_networks(tmp_path: Path) -> None:
     assert paths.networks_present(tmp_path / "nothing") == {}
+    assert paths.locate(tmp_path / "supervised_random_s0.90_id00.pt") is None
+
+
+def test_rows_tell_their_analysis_and_half_written_ones_are_not_read(tmp_path: Path) -> None:
+    rows = [paths.rows(tmp_path, cell, analysis) for cell in CELLS for analysis in ("pies", "x")]
+    touch(*rows, paths.earlier_rows(tmp_path), paths.temporary(rows[0], "7"), tmp_path / "a.csv")
+    assert paths.rows_files(tmp_path) == sorted([*rows, paths.earlier_rows(tmp_path)])
+    assert {paths.analysis_of(path) for path in rows} == {"pies", "x"}
+
+
+# Names of data sets
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("cifar10", "cifar10"),
+        ("svhn", "svhn"),
+        ("images/flowers", "flowers"),
+        ("images/flowers/", "flowers"),
+        ("images//flowers/.", "flowers"),
+        ("images/flowers/train/..", "flowers"),
+        ("link", "link"),
+        ("link/", "link"),
+        (".", "here"),
+        ("./", "here"),
+        ("..", "above"),
+        ("../", "above"),
+        ("../here", "here"),
+        ("../../above", "above"),
+        ("not_there/either", "either"),
+    ],
+)
+def test_a_folder_is_named_by_its_last_component_as_written(
+    dataset: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "above" / "here"
+    (here / "images" / "flowers" / "train").mkdir(parents=True)
+    (here / "link").symlink_to(here / "images" / "flowers")
+    monkeypatch.chdir(here)
+    assert paths.dataset_name(dataset) == name
+    assert paths.dataset_name(dataset, here / "models") == name  # where no networks are
+    if dataset not in study.DATASETS:
+        assert paths.dataset_name(os.path.join(here, dataset)) == name  # noqa: PTH118
+
+
+def test_networks_stored_under_the_name_of_a_links_target_are_still_found(tmp_path: Path) -> None:
+    """Earlier versions named them so; who has networks under the link's own name means those."""
+    link, models = tmp_path / "link", tmp_path / "models"
+    (tmp_path / "flowers").mkdir()
+    link.symlink_to(tmp_path / "flowers")
+    assert paths.dataset_name(str(link), models) == "link"
+    (models / "flowers").mkdir(parents=True)
+    assert paths.dataset_name(str(link), models) == "flowers"
+    assert paths.dataset_name(str(link)) == "link"
+    (models / "link").mkdir()
+    assert paths.dataset_name(str(link), models) == "link"
+    assert paths.dataset_name(str(tmp_path / "flowers"), models) == "flowers"

@@ -1,0 +1,109 @@
+"""The words of the study and the cells that they make: a contract with the users, spelled out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common import recipes, study
+from common.data import datasets
+from common.learning import pruning
+from common.study import Cell
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "text"),
+    [
+        (0, "0.00"),
+        (0.5, "0.50"),
+        (0.9, "0.90"),
+        (0.975, "0.975"),
+        (0.1 + 0.2, "0.30"),
+        (0.0123456789, "0.0123456789"),
+    ],
+)
+def test_sparsities_have_as_many_decimals_as_they_need(sparsity: float, text: str) -> None:
+    assert study.format_sparsity(sparsity) == text
+
+
+@settings(max_examples=100)
+@given(st.floats(0, 1, exclude_max=True).map(lambda x: round(x, 10)))
+def test_a_sparsity_is_read_back_from_its_text(sparsity: float) -> None:
+    text = study.format_sparsity(sparsity)
+    assert float(text) == sparsity
+    decimals = text.partition(".")[2]
+    assert len(decimals) == 2 or (len(decimals) > 2 and not decimals.endswith("0"))
+
+
+def test_prunings_are_all_schedules_by_all_criteria() -> None:
+    """A pruning by magnitude is named as before there were criteria."""
+    assert {name: tuple(pruning) for name, pruning in study.PRUNINGS.items()} == {
+        "GMP": ("GMP", "magnitude"),
+        "later_GMP": ("later_GMP", "magnitude"),
+        "global": ("global", "magnitude"),
+        "random_GMP": ("GMP", "random"),
+        "random_later_GMP": ("later_GMP", "random"),
+        "random_global": ("global", "random"),
+    }
+
+
+# learner, pruning, sparsity; its text; who makes it; the same cell pruned early; gradual, later
+CELLS = [
+    (("supervised", "dense", 0.0), "supervised dense 0.00", "sup_training.py", None, None, False),
+    (("SupCon", "dense", 0.0), "SupCon dense 0.00", "clr_training.py", None, None, False),
+    (("SupCon", "GMP", 0.3), "SupCon GMP 0.30", "clr_training.py", "GMP", True, False),
+    (
+        ("supervised", "later_GMP", 0.975),
+        *("supervised later_GMP 0.975", "sup_training.py", "GMP", True, True),
+    ),
+    (
+        ("supervised", "random_later_GMP", 0.5),
+        *("supervised random_later_GMP 0.50", "sup_training.py", "random_GMP", True, True),
+    ),
+    (
+        ("supervised", "global", 0.9),
+        *("supervised global 0.90", "sup_pruning_finetune.py", "GMP", False, False),
+    ),
+    (
+        ("SupCon", "random_global", 0.9),
+        *("SupCon random_global 0.90", "clr_pruning_finetune.py", "random_GMP", False, False),
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "text", "script", "early", "is_gradual", "is_later"), CELLS)
+def test_a_cell_tells_its_text_script_and_schedule(
+    words: tuple[str, str, float],
+    text: str,
+    script: str,
+    early: str | None,
+    is_gradual: bool | None,
+    is_later: bool,
+) -> None:
+    cell = Cell(*words)
+    assert str(cell) == text
+    assert study.script(cell) == script
+    assert cell.is_later == is_later
+    assert cell.dense == study.dense_cell(words[0]) == Cell(words[0], "dense", 0.0)
+    assert cell.is_dense == (cell == cell.dense) == (cell.schedule is None)
+    if cell.schedule is not None:
+        assert cell.schedule.is_gradual == cell.schedule.is_paired_by_seed == is_gradual
+        assert cell.with_schedule("GMP") == Cell(words[0], early, words[2])
+
+
+def test_any_word_but_a_data_sets_is_a_folder() -> None:
+    assert study.dataset_words("digits").image_size == 8
+    assert study.dataset_words("svhn").n_train == 73_257
+    for path in ("flowers", "./digits", "data/cifar10", ""):
+        assert study.dataset_words(path) == study.FOLDER
+
+
+def test_every_word_has_its_row_in_the_layers_above() -> None:
+    """A word that only this table knows would fail in the middle of a study."""
+    assert study.DATASETS.keys() == datasets.LOADERS.keys()
+    assert set(study.CRITERIA) == pruning.CRITERIA.keys()
+    assert study.LEARNERS.keys() == recipes.TRAINING.keys() == recipes.FINETUNING.keys()
+    assert {words.preset for words in study.DATASETS.values()} <= recipes.NETWORK.keys()
+    gradual = {name for name, schedule in study.SCHEDULES.items() if schedule.is_gradual}
+    assert gradual == recipes.WINDOWS.keys()
