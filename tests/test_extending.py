@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import ROOT, STUDY, TRAINING, environment
+from running import ROOT, detect, finetune, train
 
 DOCS = ROOT / "docs" / "extending.md"
-FEW = (*STUDY, *TRAINING["supervised"])
+LEARNER = "supervised"
 
 
 def recipe(title: str) -> tuple[str, int]:
@@ -42,9 +42,8 @@ def extended(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 def run(project: Path, script: str, *flags: str) -> str:
     """Run a script of the copy; it must succeed."""
     done = subprocess.run(
-        [sys.executable, script, *flags],
-        cwd=project, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, script, *flags], cwd=project, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -52,11 +51,10 @@ def run(project: Path, script: str, *flags: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("extended", ["Add a pruning criterion"], indirect=True)
 def test_a_criterion(extended: Path) -> None:
-    run(extended, "sup_training.py", *FEW)
-    gradual = ("--criterion", "relative", "--pruning_percentages", "0.9")
-    run(extended, "sup_training.py", *FEW, *gradual)
-    run(extended, "sup_pruning_finetune.py", *STUDY, "--epochs", "1", *gradual)
-    table = run(extended, "sup_pie_kmodels_detection.py", *STUDY)
+    relative = ("--criterion", "relative", "--pruning_percentages", "0.9")
+    for command in (train(LEARNER), train(LEARNER, *relative), finetune(LEARNER, *relative)):
+        run(extended, *command)
+    table = run(extended, *detect(LEARNER))
     assert "relative_GMP" in table and "relative_global" in table
     models = extended / "models" / "digits"
     stored = torch.load(models / "supervised_relative_global_s0.90_id00.pt", weights_only=True)
@@ -85,11 +83,8 @@ def test_a_data_set(extended: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("extended", ["Add a metric by image"], indirect=True)
 def test_a_metric_by_image(extended: Path) -> None:
-    run(extended, "sup_training.py", *FEW)
-    run(
-        extended, "sup_pruning_finetune.py", *STUDY, "--epochs", "1", "--pruning_percentages", "0.9"
-    )
-    run(extended, "sup_pie_kmodels_detection.py", *STUDY, "--plot_q_score")
+    for command in (train(LEARNER), finetune(LEARNER), detect(LEARNER, "--plot_q_score")):
+        run(extended, *command)
     pies = extended / "pies" / "digits"
     of_cell = pies / "supervised"
     with (of_cell / "pies_distribution" / "pies_global_s0.90.csv").open(newline="") as file:
