@@ -14,18 +14,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import runtime
-from common.data.augment import Augmentation
 from common.data.datasets import Dataset, Split
 from common.learning import loop, pruning
-from common.learning.loop import Stage
+from common.learning.loop import Run, Stage
+from common.learning.schedule import Pruning, Schedule
 from common.model import evaluation, wide_resnet
 from common.model.wide_resnet import WideResNet
+from common.recipes import Augmentation, Window
 from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 
 SEED = (5, 0)  # seed, network id
+STAGE = ("parameters", "loss", "frozen", "prunable")
 Batch = tuple[Tensor, Tensor]
 EVERYTHING = Augmentation(
     resized_crop_area=(0.5, 1.0),
@@ -41,9 +42,10 @@ def new_network(dropout: float = 0.0) -> WideResNet:
 
 
 def make_stage(network: WideResNet, seen: list[Batch] | None = None, **changes: Any) -> Stage:
-    """Cross-entropy on plain images, which are kept in `seen`."""
+    """Cross-entropy on plain images, which are kept in `seen`. `changes` are of the stage or of its
+    schedule."""
 
-    def loss(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         if seen is not None:
             seen.append((views.clone(), labels.clone()))
         logits = network(views.to(network.fc.weight.dtype)).logits
@@ -51,24 +53,24 @@ def make_stage(network: WideResNet, seen: list[Batch] | None = None, **changes: 
         correct = (logits.argmax(1) == labels).sum()
         return F.cross_entropy(logits, labels), None if logits.dtype == torch.float64 else correct
 
-    stage = {
-        "name": "network",
-        "parameters": list(network.parameters()),
-        "loss": loss,
-        "augmentation": Augmentation(),
-        "epochs": 2,
-        "batch_size": 16,
-        "learning_rate": 0.05,
-        "momentum": 0.9,
-    }
-    return Stage(**(stage | changes))
+    of_stage = {"parameters": list(network.parameters()), "loss": loss}
+    of_stage |= {name: changes.pop(name) for name in [*STAGE] if name in changes}
+    plain = {"name": "network", "augmentation": Augmentation(), "epochs": 2, "batch_size": 16}
+    schedule = Schedule(**plain | {"learning_rate": 0.05, "momentum": 0.9} | changes)
+    return Stage(schedule, **of_stage)
+
+
+def gradual(sparsity: float, begin: int, end: int, frequency: int) -> Pruning:
+    """One ranking of all weights, at these steps."""
+    return Pruning(Window(0, 1, 2), sparsity, "magnitude", "global", begin, end, frequency)
 
 
 def fit(
-    stage: Stage, network: WideResNet, data: Dataset, masks: Any = None, **more: Any
+    stage: Stage, network: WideResNet, data: Dataset, masks: Any = None, **run: Any
 ) -> list[dict[str, Any]]:
-    more = {"seed": SEED} | more
-    return loop.fit(stage, network, data, masks={} if masks is None else masks, **more)
+    return loop.fit(
+        stage, network, data, {} if masks is None else masks, Run(**{"seed": SEED} | run)
+    )
 
 
 def state_of(network: WideResNet) -> dict[str, Tensor]:
@@ -87,21 +89,22 @@ def train_by_hand(
 ) -> WideResNet:
     """The same steps in float64, with momentum, weight decay and masks written out."""
     network = copy.deepcopy(network).double().train()
-    parameters = dict(network.named_parameters())
+    parameters, schedule = dict(network.named_parameters()), stage.schedule
     velocity: dict[str, Tensor] = {}
     for step, (views, labels) in enumerate(batches):
         loss = F.cross_entropy(network(views.double()).logits, labels)
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        rate = stage.learning_rate_at(step / len(batches))
+        rate = schedule.learning_rate_at(step / len(batches))
         with torch.no_grad():
             for (name, weight), gradient in zip(parameters.items(), gradients, strict=True):
-                descent = gradient + stage.weight_decay * weight
+                is_decayed = weight.ndim > 1 or not schedule.decays_weights_only
+                descent = gradient + is_decayed * schedule.weight_decay * weight
                 if name in velocity:
-                    velocity[name] = stage.momentum * velocity[name] + descent
+                    velocity[name] = schedule.momentum * velocity[name] + descent
                 else:
                     velocity[name] = descent.clone()
-                if stage.nesterov:
-                    weight -= rate * (descent + stage.momentum * velocity[name])
+                if schedule.nesterov:
+                    weight -= rate * (descent + schedule.momentum * velocity[name])
                 else:
                     weight -= rate * velocity[name]
                 if name in masks:
@@ -118,6 +121,7 @@ RECIPES = {
     "weight decay": {"momentum": 0.0, "weight_decay": 0.1},
     "momentum": {"momentum": 0.9, "weight_decay": 0.01},
     "nesterov": {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+    "decay of weights only": {"weight_decay": 0.1, "decays_weights_only": True, "cosine": True},
     "milestone": {"momentum": 0.9, "milestones": (0.5,), "gamma": 0.2},
     "warm-up and cosine": {"momentum": 0.9, "cosine": True, "warmup": 0.4},
 }
@@ -224,27 +228,25 @@ def test_dropout_derives_from_the_seed_alone(data: Dataset) -> None:
     assert not torch.equal(states[0]["fc.weight"], states[2]["fc.weight"])
 
 
-def test_bf16_reaches_the_loss_but_neither_weights_nor_evaluation(data: Dataset) -> None:
-    enabled: list[bool] = []
-    network, exact = new_network(), new_network()
-
-    def loss(views: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        enabled.append(torch.is_autocast_enabled("cpu"))
-        logits = network(views).logits
-        assert logits.dtype == torch.bfloat16
-        return F.cross_entropy(logits.float(), labels), (logits.argmax(1) == labels).sum()
-
-    precisions: set[torch.dtype] = set()
-    network.fc.register_forward_hook(
-        lambda module, _, output: None if module.training else precisions.add(output.dtype)
-    )
-    rough = fit(make_stage(network, loss=loss), network, data, bf16=True)
-    fine = fit(make_stage(exact), exact, data)
-    assert enabled == [True] * 6
-    assert precisions == {torch.float32}
-    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
-    assert rough[0]["loss"] == pytest.approx(fine[0]["loss"], rel=0.05)
-    assert rough[0]["loss"] != fine[0]["loss"]
+def test_bf16_reaches_the_loss_but_neither_views_nor_weights_nor_evaluation(data: Dataset) -> None:
+    seen: dict[bool, list[Batch]] = {False: [], True: []}
+    computed: dict[bool, set[tuple[bool, torch.dtype]]] = {False: set(), True: set()}
+    losses = []
+    for bf16, batches in seen.items():
+        network = new_network()
+        network.fc.register_forward_hook(
+            lambda module, _, output, of=computed[bf16]: of.add((module.training, output.dtype))
+        )
+        stage = make_stage(network, batches, augmentation=EVERYTHING)
+        losses.append(fit(stage, network, data, bf16=bf16)[0]["loss"])
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert computed[False] == {(True, torch.float32), (False, torch.float32)}
+    assert computed[True] == {(True, torch.bfloat16), (False, torch.float32)}
+    for (ours, _), (others, _) in zip(seen[True], seen[False], strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, others)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
 
 
 # What is recorded
@@ -271,7 +273,7 @@ def test_records_are_means_over_images(data: Dataset) -> None:
         assert record["epoch"] == epoch
         assert record["loss"] == pytest.approx(sum(m * n for m, _, n in batches) / 44, rel=1e-6)
         assert record["train_accuracy"] == pytest.approx(sum(c for _, c, _ in batches) / 44)
-        assert record["learning_rate"] == stage.learning_rate_at((3 * epoch + 2) / 9)
+        assert record["learning_rate"] == stage.schedule.learning_rate_at((3 * epoch + 2) / 9)
 
 
 def test_the_last_record_has_the_accuracy_of_the_network_as_it_is(data: Dataset) -> None:
@@ -284,15 +286,17 @@ def test_the_last_record_has_the_accuracy_of_the_network_as_it_is(data: Dataset)
     assert history[-1]["test_accuracy"] == pytest.approx(correct / 30)
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (23, None)])
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, [0]), (5, [0, 4]), (23, [0, 8, 16, 22]), (100, [*range(0, 100, 10), 99])],
+)
 def test_test_accuracies_are_few_and_the_last_is_among_them(
-    data: Dataset, epochs: int, expected: list[int] | None
+    data: Dataset, epochs: int, expected: list[int]
 ) -> None:
+    """Ten or so, and less where 30 test images would be over a tenth of the images seen."""
     network = new_network()
     history = fit(make_stage(network, epochs=epochs, batch_size=44), network, data)
-    measured = [record["epoch"] for record in history if "test_accuracy" in record]
-    assert measured == (expected or [*range(0, 22, 3), 22])
-    assert len(measured) <= loop.EVALUATIONS + 1
+    assert [record["epoch"] for record in history if "test_accuracy" in record] == expected
 
 
 def test_test_data_decide_nothing(data: Dataset) -> None:
@@ -313,85 +317,41 @@ def test_where_nothing_is_classified_there_is_no_accuracy(data: Dataset) -> None
         assert set(record) == {"stage", "epoch", "loss", "learning_rate"}
 
 
-# Learning rates
-
-
-def test_steps_of_an_epoch_are_rounded_up() -> None:
-    stage = make_stage(new_network(), batch_size=16)
-    assert [stage.steps_per_epoch(n) for n in (1, 15, 16, 17, 32, 44)] == [1, 1, 1, 2, 2, 3]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "table"),
-    [
-        ({}, {0.0: 2.0, 0.5: 2.0, 0.999: 2.0}),
-        (
-            {"milestones": (0.25, 0.5), "gamma": 0.1},
-            {0.0: 2.0, 0.2499: 2.0, 0.25: 0.2, 0.4999: 0.2, 0.5: 0.02, 0.99: 0.02},
-        ),
-        ({"warmup": 0.2}, {0.0: 0.0, 0.05: 0.5, 0.1: 1.0, 0.15: 1.5, 0.2: 2.0, 0.9: 2.0}),
-        (
-            {"cosine": True},
-            {0.0: 2.0, 0.25: 1 + math.sqrt(0.5), 0.5: 1.0, 0.75: 1 - math.sqrt(0.5)},
-        ),
-        (
-            {"cosine": True, "warmup": 0.2},
-            {0.0: 0.0, 0.1: 1.0, 0.2: 2.0, 0.4: 1 + math.sqrt(0.5), 0.6: 1.0},
-        ),
-        (
-            {"milestones": (0.1, 0.5), "gamma": 0.2, "warmup": 0.3},
-            {0.15: 1.0, 0.3: 0.4, 0.5: 0.08},
-        ),
-        ({"warmup": 1.0}, {0.0: 0.0, 0.5: 1.0, 0.75: 1.5}),
-        ({"cosine": True, "warmup": 1.0}, {0.0: 0.0, 0.5: 1.0, 0.75: 1.5}),
-    ],
-)
-def test_learning_rates(recipe: dict[str, Any], table: dict[float, float]) -> None:
-    stage = make_stage(new_network(), learning_rate=2.0, **recipe)
-    for progress, rate in table.items():
-        assert stage.learning_rate_at(progress) == pytest.approx(rate, abs=1e-12), progress
-
-
-def test_a_half_cosine_ends_near_zero() -> None:
-    stage = make_stage(new_network(), learning_rate=1.0, cosine=True, warmup=0.1)
-    rates = [stage.learning_rate_at(step / 1000) for step in range(1000)]
-    assert rates[:101] == sorted(rates[:101])
-    assert rates[100:] == sorted(rates[100:], reverse=True)
-    assert max(rates) == rates[100] == 1.0
-    assert 0 < rates[-1] < 1e-5
-
-
 # Pruning
 
 
-def test_sparsity_is_reached_at_each_event_and_kept(data: Dataset) -> None:
+def test_sparsity_is_reached_at_each_event_and_kept(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the weights that are smallest at that moment."""
     network = new_network()
     weights = wide_resnet.prunable(network)
     total = sum(weight.numel() for weight in weights.values())
-    events = {1: 0.3, 3: 0.7, 5: 0.95}
     zeros: list[int] = []
+    asked: list[float] = []
 
     def loss(views: Tensor, labels: Tensor) -> tuple[Tensor, None]:
         zeros.append(sum(int((weight == 0).sum()) for weight in weights.values()))
         return F.cross_entropy(network(views).logits, labels), None
 
-    asked: list[int] = []
+    def spy(tensors: Any, sparsity: float, allocation: str, *seed: Any) -> pruning.Masks:
+        assert (allocation, seed) == ("global", SEED)
+        assert all(tensors[name] is weight for name, weight in weights.items())
+        masks = pruning.magnitude_masks(tensors, sparsity, allocation)
+        kept = torch.cat([tensors[name][mask].abs() for name, mask in masks.items()])
+        pruned = torch.cat([tensors[name][~mask].abs() for name, mask in masks.items()])
+        assert len(pruned) == 0 or kept.min() >= pruned.max()
+        asked.append(sparsity)
+        return masks
+
+    monkeypatch.setitem(pruning.CRITERIA, "magnitude", spy)
     masks: dict[str, Tensor] = {}
-    stage = make_stage(
-        network,
-        loss=loss,
-        epochs=3,
-        weight_decay=0.01,
-        prunable=weights,
-        pruning_events=lambda n_steps: asked.append(n_steps) or events,
-        allocation="global",
-    )
-    fit(stage, network, data, masks)
-    assert set(asked) == {9}
-    shares = [0.0, 0.3, 0.3, 0.7, 0.7, 0.95, 0.95, 0.95, 0.95]
+    plan = {"prunable": weights, "pruning": gradual(0.95, 1, 7, 2)}
+    fit(make_stage(network, loss=loss, epochs=3, weight_decay=0.01, **plan), network, data, masks)
+    assert asked == pytest.approx([0, 0.95 * 19 / 27, 0.95 * 26 / 27, 0.95])
+    shares = [0.0, *(share for share in asked for _ in range(2))]
     assert zeros == [round(share * total) for share in shares]
     assert sum(int((~mask).sum()) for mask in masks.values()) == round(0.95 * total)
-    assert pruning.count_zeros(weights.values())[0] == round(0.95 * total)
     assert all((weights[name] == 0).equal(~mask) for name, mask in masks.items())
 
 
@@ -423,227 +383,64 @@ def test_pruned_weights_and_their_momentum_stay_exactly_zero(
         weight_decay=0.05,
         nesterov=nesterov,
         prunable=weights,
-        pruning_events=lambda _: {0: 0.5, 4: 0.8, 7: 0.9},
+        pruning=gradual(0.9, 0, 9, 3),
     )
     fit(stage, network, data, masks, save=check)
     assert checked == [3, 6, 9, 12]
     assert set(masks) == set(weights)
 
 
-def test_the_smallest_of_all_weights_as_they_are_go_first(
-    data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rank = pruning.magnitude_masks
-    events = 0
-
-    def spy(tensors: Any, sparsity: float, allocation: str) -> pruning.Masks:
-        nonlocal events
-        events += 1
-        assert allocation == "global"
-        assert all(tensors[name] is weight for name, weight in weights.items())
-        masks = rank(tensors, sparsity, allocation)
-        kept = torch.cat([tensors[name][mask].abs() for name, mask in masks.items()])
-        pruned = torch.cat([tensors[name][~mask].abs() for name, mask in masks.items()])
-        assert len(pruned) == 0 or kept.min() >= pruned.max()
-        return masks
-
-    monkeypatch.setattr(pruning, "magnitude_masks", spy)
-    network = new_network()
-    weights = wide_resnet.prunable(network)
-    stage = make_stage(
-        network,
-        epochs=3,
-        prunable=weights,
-        pruning_events=lambda _: {0: 0.0, 2: 0.5, 4: 0.8, 8: 0.9},
-        allocation="global",
-    )
-    fit(stage, network, data)
-    assert events == 4
-
-
-def test_nothing_is_pruned_that_is_not_named(data: Dataset) -> None:
-    network = new_network()
-    stage = make_stage(
-        network,
-        prunable={"fc.weight": network.fc.weight},
-        pruning_events=lambda _: {2: 0.9},
-        allocation="global",
-    )
-    masks: dict[str, Tensor] = {}
-    fit(stage, network, data, masks)
-    assert set(masks) == {"fc.weight"}
-    assert int((network.fc.weight == 0).sum()) == round(0.9 * 640)
-    for name, weight in wide_resnet.prunable(network).items():
-        assert name == "fc.weight" or weight.all()
-
-
-# Precision
-
-
-def test_views_do_not_depend_on_the_precision(data: Dataset) -> None:
-    """Only the network computes in bfloat16, and its weights stay float32."""
-    seen: dict[bool, list[Batch]] = {False: [], True: []}
-    for bf16, batches in seen.items():
-        network = new_network()
-        stage = make_stage(network, batches, augmentation=EVERYTHING, epochs=1)
-        fit(stage, network, data, bf16=bf16)
-        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
-    for (ours, _), (others, _) in zip(seen[True], seen[False], strict=True):
-        assert ours.dtype == torch.float32
-        assert torch.equal(ours, others)
-
-
-# Waiting for a GPU
-
-
-class Questions(TorchDispatchMode):
-    """Collects the operations for whose answer the CPU would have to wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        needs_value = name in ("_local_scalar_dense", "equal", "masked_select", "_unique2")
-        # Where the images that change are looked up: among parameters, which are on the CPU.
-        needs_value |= name == "nonzero" and not (args[0].ndim == 1 and args[0].dtype == torch.bool)
-        if name in ("index", "index_put_", "_index_put_impl_"):  # a mask has to be counted first
-            needs_value |= any(i is not None and i.dtype == torch.bool for i in args[1])
-        if needs_value:
-            self.asked.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_step_asks_the_device_for_no_value(data: Dataset, bf16: bool) -> None:
-    network = new_network()
-    weights = wide_resnet.prunable(network)
-    stage = make_stage(network, augmentation=EVERYTHING, prunable=weights)
-    run = loop._Run(stage, torch.device("cpu"), bf16)
-    masks = pruning.magnitude_masks(weights, 0.5)
-    with Questions() as questions:
-        loop._step(run, data, torch.arange(16), None, masks, SEED)
-    assert questions.asked == []
-    with Questions() as questions:
-        loop._end_epoch(run, network, data, 0, 1)
-    assert questions.asked  # which is where it is asked, and shows that this test could fail
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_step_never_waits_for_the_gpu(data: Dataset, bf16: bool) -> None:
-    device = torch.device("cuda")
-    on_gpu = dataclasses.replace(
-        data,
-        train=Split(data.train.images.to(device), data.train.labels.to(device), "gpu"),
-        mean=data.mean.to(device),
-        std=data.std.to(device),
-    )
-    network = new_network().to(device)
-    weights = wide_resnet.prunable(network)
-    stage = make_stage(network, augmentation=EVERYTHING, prunable=weights)
-    run = loop._Run(stage, device, bf16)
-    masks = pruning.magnitude_masks(weights, 0.5)
-    batch = torch.arange(16, device=device)
-    loop._step(run, on_gpu, batch, None, masks, SEED)  # chooses algorithms
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        loop._step(run, on_gpu, batch, None, masks, SEED)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert run.totals[3].item() == 2  # steps with a finite loss
-
-
 # A frozen encoder
 
 
-def test_a_frozen_encoder_does_not_change(data: Dataset) -> None:
-    network = new_network(dropout=0.5)
-    modes: set[bool] = set()
-
-    def frozen(views: Tensor) -> Tensor:
-        assert not torch.is_grad_enabled()
-        modes.add(network.training)
-        return network(views).embedding
+def head_stage(network: WideResNet, seen: list[Tensor] | None = None, **changes: Any) -> Stage:
+    """A classifier on the embeddings of a frozen encoder, which are kept in `seen`."""
 
     def loss(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if seen is not None:
+            seen.append(embedding)
         logits = network.fc(embedding)
         return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
 
-    before = state_of(network)
-    stage = make_stage(
-        network,
-        loss=loss,
-        parameters=list(network.fc.parameters()),
-        frozen=frozen,
-        weight_decay=0.1,
-    )
-    fit(stage, network, data)
-    assert modes == {False}
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, before[name]) != name.startswith("fc."), name
-
-
-def head_stage(network: WideResNet, loss: Any = None, **changes: Any) -> Stage:
-    """A classifier on the embeddings of a frozen encoder."""
-
-    def cross_entropy(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = network.fc(embedding)
-        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
-
-    return make_stage(
-        network,
-        loss=loss or cross_entropy,
-        parameters=list(network.fc.parameters()),
-        frozen=lambda views: network(views).embedding,
-        **changes,
-    )
+    frozen = {"frozen": lambda views: network(views).embedding}
+    of_head = {"loss": loss, "parameters": list(network.fc.parameters())}
+    return make_stage(network, **of_head | frozen | changes)
 
 
 def test_encoded_ahead_a_classifier_learns_the_same(data: Dataset) -> None:
     """As without, where the views do not differ from epoch to epoch."""
     fresh, cached = new_network(), new_network()
-    plain = Augmentation()
     histories = [
-        fit(head_stage(fresh, epochs=4, augmentation=plain), fresh, data),
-        fit(head_stage(cached, epochs=4, augmentation=plain, cached_views=1), cached, data),
+        fit(head_stage(fresh, epochs=4), fresh, data),
+        fit(head_stage(cached, epochs=4, cached_views=1), cached, data),
     ]
     assert torch.allclose(fresh.fc.weight, cached.fc.weight, atol=1e-6)
     assert not torch.allclose(fresh.fc.weight, new_network().fc.weight, atol=1e-3)
-    for key in ("loss", "train_accuracy", "test_accuracy"):
-        ours, others = ([record[key] for record in history] for history in histories)
-        assert ours == pytest.approx(others, rel=1e-5)
+    for ours, others in zip(*histories, strict=True):
+        for key in ours.keys() - {"stage"}:
+            assert ours[key] == pytest.approx(others[key], rel=1e-5)
 
 
-def test_cached_views_are_taken_in_turn(data: Dataset) -> None:
-    network = new_network()
-    seen: list[Tensor] = []
-
-    def loss(embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(embedding)
-        logits = network.fc(embedding)
-        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).sum()
-
-    shifts = Augmentation(crop_padding=1)
-    fit(head_stage(network, loss, epochs=5, augmentation=shifts, cached_views=2), network, data)
-    # every epoch has three batches, in an order of its own
-    epochs = [torch.cat(seen[i : i + 3]).sort(dim=0).values for i in range(0, 15, 3)]
-    for i, epoch in enumerate(epochs):
-        assert torch.equal(epoch, epochs[i % 2])
-    assert not torch.equal(epochs[0], epochs[1])
-
-
-def test_no_more_views_are_encoded_than_epochs_take(data: Dataset) -> None:
-    network, seen = new_network(), []
+@pytest.mark.parametrize(("epochs", "cached_views"), [(5, 2), (2, 5)])
+def test_cached_views_are_taken_in_turn(data: Dataset, epochs: int, cached_views: int) -> None:
+    """And no more are encoded than epochs take."""
+    network, seen, encoded = new_network(), [], []
 
     def frozen(views: Tensor) -> Tensor:
-        seen.append(len(views))
+        assert not torch.is_grad_enabled()
+        assert not network.training
+        encoded.append(len(views))
         return network(views).embedding
 
-    stage = dataclasses.replace(head_stage(network, epochs=2, cached_views=5), frozen=frozen)
+    more = {"augmentation": Augmentation(crop_padding=1), "frozen": frozen}
+    stage = head_stage(network, seen, epochs=epochs, cached_views=cached_views, **more)
     fit(stage, network, data)
-    assert sum(seen) == 2 * len(data.train)
+    assert sum(encoded) == 2 * len(data.train)
+    # every epoch has three batches, in an order of its own
+    of_epochs = [torch.cat(seen[i : i + 3]).sort(dim=0).values for i in range(0, 3 * epochs, 3)]
+    for i, epoch in enumerate(of_epochs):
+        assert torch.equal(epoch, of_epochs[i % 2])
+    assert not torch.equal(of_epochs[0], of_epochs[1])
 
 
 def test_a_stop_is_answered_while_views_are_encoded(
@@ -666,7 +463,7 @@ def test_a_frozen_encoder_sees_the_test_images_once(
     history = fit(head_stage(network, epochs=3), network, data)
     assert len(runs) == 1
     assert history[-1]["test_accuracy"] == evaluation.accuracy(network, data, data.test)
-    assert all("test_accuracy" in record for record in history)
+    assert "test_accuracy" in history[0]
 
 
 def test_an_encoder_that_is_not_frozen_learns_and_counts_batches(data: Dataset) -> None:
@@ -757,10 +554,11 @@ def recipe(network: WideResNet) -> Stage:
         epochs=3,
         augmentation=Augmentation(crop_padding=2, horizontal_flip=0.5),
         weight_decay=0.01,
+        decays_weights_only=True,
         cosine=True,
         warmup=0.3,
         prunable=wide_resnet.prunable(network),
-        pruning_events=lambda _: {2: 0.5, 4: 0.8, 7: 0.9},
+        pruning=gradual(0.9, 2, 8, 2),
     )
 
 
@@ -784,22 +582,23 @@ def test_a_training_continues_from_every_state_that_was_saved(
         assert_same(stored_masks, masks)
 
 
-def test_states_are_not_saved_more_often_than_they_should(data: Dataset) -> None:
-    network, saved = new_network(), []
-    fit(make_stage(network, epochs=4), network, data, save=saved.append)
-    assert saved == []  # it took less than a minute
-
-
-@pytest.mark.parametrize(("seconds", "epochs"), [(0.5, [2, 4, 6, 8]), (2.0, [2, 7])])
+@pytest.mark.parametrize(
+    ("seconds", "of_epoch", "epochs"),
+    [(0.5, 45, [2, 4, 6, 8]), (2.0, 45, [2, 7]), (0.5, 5, [])],
+)
 def test_saving_takes_at_most_a_hundredth_of_the_time(
-    data: Dataset, monkeypatch: pytest.MonkeyPatch, seconds: float, epochs: list[int]
+    data: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    of_epoch: float,
+    epochs: list[int],
 ) -> None:
-    """Of epochs of 45 seconds."""
+    """And a state is saved every minute at most."""
     clock, network, saved = [0.0], new_network(), []
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
 
     def pass_time(record: dict[str, Any]) -> None:
-        clock[0] += 45
+        clock[0] += of_epoch
 
     def save(state: loop.State) -> None:
         clock[0] += seconds
