@@ -96,6 +96,7 @@ def test_a_metric_by_image(extended: Path) -> None:
             float(line["value"])
             for line in csv.DictReader(file)
             if line["pruning_method"] == "global"
+            and line["sparsity"] == "0.90"
             and line["metric"] == "softmax_entropy"
             and line["group"] == "all"
         ]
