@@ -1,0 +1,106 @@
+"""The printed tables say what summary.csv says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.report import rows, summary
+from common.report.rows import row
+from common.study import Cell
+
+DENSE = Cell("supervised", "dense", 0.0)
+GMP = Cell("supervised", "GMP", 0.9)
+GLOBAL = Cell("supervised", "global", 0.5)
+SPARSER = Cell("supervised", "global", 0.97)
+RANDOM = Cell("supervised", "random_GMP", 0.5)
+CONTRASTIVE = Cell("SupCon", "global", 0.5)
+
+
+@pytest.fixture
+def pies(tmp_path: Path) -> Path:
+    """A small study."""
+    made = {
+        SPARSER: [row(SPARSER, "top1", 0.7, 10, 500)],
+        RANDOM: [row(RANDOM, "top1", 0.6, 10, 500)],
+        DENSE: [
+            row(DENSE, "top1", 0.98765, 10, 500),
+            row(DENSE, "top1_sd", 0.00321, 10, 500),
+            row(DENSE, "top1", 0.5, 10, 50, group="7"),  # a class is not the whole
+            row(DENSE, "prediction_depth", 3.25, 5, 500),
+        ],
+        GLOBAL: [
+            row(GLOBAL, "top1", 0.98, 10, 500),
+            row(GLOBAL, "top1_sd", 0.01, 10, 500),
+            row(GLOBAL, "n_pies", 17, 10, 500, interval=(11.6, 22.4)),
+            row(GLOBAL, "n_pies_null", 8.4, 10, 500, interval=(5, 12)),
+            row(GLOBAL, "pie_p_value", 0.0123, 10, 500),
+            row(GLOBAL, "n_pies", 9, 10, 50, group="7"),
+            row(GLOBAL, "prediction_depth", 4.5, 5, 500),
+            row(GLOBAL, "prediction_depth", 6.125, 5, 17, group="pie"),
+            row(GLOBAL, "prediction_depth", 4.25, 5, 483, group="non_pie"),
+        ],
+        GMP: [row(GMP, "top1", 0.91, 1, 500)],
+        CONTRASTIVE: [row(CONTRASTIVE, "top1", 0.11, 3, 100)],
+    }
+    rows.store(tmp_path, "pie_detection", made)
+    return tmp_path
+
+
+def words(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_the_printed_table_has_the_numbers(pies: Path) -> None:
+    header, *lines = words(summary.format_table(pies, "supervised"))
+    assert header[:4] == ["learner", "pruning", "sparsity", "networks"]
+    dense = ["98.77", "±", "0.32"]
+    of_pies = ["17", "of", "500", "[12,", "22]", "8", "of", "500", "[5,", "12]", "0.012"]
+    assert lines == [
+        ["supervised", "dense", "0.00", "10", *dense],
+        ["supervised", "GMP", "0.90", "1", *dense, "91.00", "-", "-", "-"],
+        ["supervised", "global", "0.50", "10", *dense, "98.00", "±", "1.00", *of_pies],
+        ["supervised", "global", "0.97", "10", *dense, "70.00", "-", "-", "-"],
+        ["supervised", "random_GMP", "0.50", "10", *dense, "60.00", "-", "-", "-"],
+    ]
+
+
+def test_the_printed_table_without_dense_networks(pies: Path) -> None:
+    assert words(summary.format_table(pies, "SupCon"))[1:] == [
+        ["SupCon", "global", "0.50", "3", "-", "11.00", "-", "-", "-"]
+    ]
+
+
+def test_columns_are_aligned(pies: Path) -> None:
+    header, *lines = summary.format_table(pies, "supervised").splitlines()
+    for title in ("pruning ", "sparsity", "networks", "dense", "pruned", "PIEs", "by chance"):
+        column = header.index(title)
+        assert all(line[column - 1 : column] in (" ", "") for line in lines)
+        assert all(line[column : column + 1] != " " for line in lines if "global" in line)
+
+
+def test_the_table_of_groups_has_the_numbers(pies: Path) -> None:
+    header, *lines = words(summary.format_groups(pies, "supervised", "prediction_depth"))
+    assert "prediction_depth" in header
+    assert lines == [
+        ["supervised", "dense", "0.00", "5", "3.25", "-", "-"],
+        ["supervised", "global", "0.50", "5", "4.50", "6.12", "4.25"],
+    ]
+
+
+def test_an_empty_study_prints_the_titles_alone(tmp_path: Path) -> None:
+    assert len(words(summary.format_table(tmp_path, "SupCon"))) == 1
+    assert len(words(summary.format_groups(tmp_path, "SupCon", "q_score"))) == 1
+
+
+def test_the_module_prints_the_tables_of_both_learners(
+    pies: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["summary.py", str(pies)])
+    summary.main()
+    shown = capsys.readouterr().out
+    for learner in ("supervised", "SupCon"):
+        assert summary.format_table(pies, learner) in shown
+    assert summary.format_groups(pies, "supervised", "prediction_depth") in shown
