@@ -48,7 +48,7 @@ def random_masks(
     tensors: Mapping[str, Tensor], sparsity: float, allocation: str = "global", *seed: int | str
 ) -> Masks:
     """Masks that prune as many weights of each tensor as `magnitude_masks` would, chosen at random
-    by (seed, name of the tensor) alone: at a higher sparsity the same ones and more."""
+    by (seed, name of the tensor) alone: where more of a tensor go, the same ones and more."""
     masks = {}
     for name, mask in magnitude_masks(tensors, sparsity, allocation).items():
         draws = torch.rand(mask.numel(), generator=runtime.generator(*seed, "criterion", name))
