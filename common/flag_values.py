@@ -52,6 +52,11 @@ def fraction(text: str) -> float:
     return _number(text, "a number from 0 to below 1", lambda value: 0 <= value < 1)
 
 
+def share(text: str) -> float:
+    """A number in (0, 1]."""
+    return _number(text, "a number above 0, at most 1", lambda value: 0 < value <= 1)
+
+
 def integer(low: int, high: int) -> Callable[[str], int]:
     """A whole number from low to high, in digits of ASCII."""
 

@@ -92,6 +92,7 @@ CONTRASTIVE = (
     Flag("temperature", values.positive, "temperature of the contrastive loss"),
     Flag("base_temperature", values.positive, "the loss is scaled by temperature / this",
          recipes.BASE_TEMPERATURE),
+    Flag("min_crop_area", values.share, "share of an image that a view shows at least"),
     Flag("head_epochs", COUNT, "epochs of the linear classifier"),
     Flag("batch_size_head", COUNT, "images a step of the classifier"),
     Flag("head_views", values.integer(0, 1000), "views of each image, encoded once for all epochs "

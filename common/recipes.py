@@ -84,6 +84,7 @@ TRAINING = {
             "nesterov": False,
             "decay": "all",
             "temperature": 0.5,
+            "min_crop_area": 0.2,
             "head_epochs": 100,
             "batch_size_head": 256,
         },
@@ -97,6 +98,7 @@ TRAINING = {
             "nesterov": True,
             "decay": "weights",
             "temperature": 0.1,
+            "min_crop_area": 0.5,
             "head_epochs": 20,
             "batch_size_head": 256,
         },
@@ -110,6 +112,7 @@ TRAINING = {
             "nesterov": False,
             "decay": "all",
             "temperature": 0.1,
+            "min_crop_area": 0.6,
             "head_epochs": 20,
             "batch_size_head": 128,
         },
@@ -135,11 +138,11 @@ _FINETUNING = {
         "pruning_percentages": [0.5, 0.9, 0.97],
     },
 }
-_HEAD = ("temperature", "head_epochs", "batch_size_head")
+_CONTRASTIVE = ("temperature", "min_crop_area", "head_epochs", "batch_size_head")
 FINETUNING = {
     "supervised": _FINETUNING,
     "SupCon": {
-        preset: flags | {name: TRAINING["SupCon"][preset][name] for name in _HEAD}
+        preset: flags | {name: TRAINING["SupCon"][preset][name] for name in _CONTRASTIVE}
         for preset, flags in _FINETUNING.items()
     },
 }
@@ -158,8 +161,10 @@ MOMENTUM = 0.9
 BASE_TEMPERATURE = 0.07
 FINETUNING_MOMENTUM = 0.9
 
-# Where an image is classified, and where views of it are contrasted. A digit must stay a digit: it
-# is shifted and resized, never flipped. The crop's padding is an eighth of the side: 4 of 32.
+# How images are augmented where they are classified, and how the views are made that SupCon
+# contrasts: these are cropped first, to between --min_crop_area and all of the image. A digit must
+# stay a digit: it is shifted and resized, never flipped. The padding of the other crop is an eighth
+# of the side: 4 of 32.
 CROP_PADDING = 1 / 8
 CLASSIFICATION_VIEWS = {
     "paper": Augmentation(horizontal_flip=0.5),
@@ -168,22 +173,18 @@ CLASSIFICATION_VIEWS = {
 }
 CONTRASTIVE_VIEWS = {
     "paper": Augmentation(
-        resized_crop_area=(0.2, 1.0),
         horizontal_flip=0.5,
         jitter=(0.4, 0.4, 0.4, 0.1),
         jitter_probability=0.8,
         grayscale_probability=0.2,
     ),
     "fast": Augmentation(
-        resized_crop_area=(0.2, 1.0),
         horizontal_flip=0.5,
         jitter=(0.4, 0.4, 0.4, 0.1),
         jitter_probability=0.8,
         grayscale_probability=0.2,
     ),
-    "digits": Augmentation(
-        resized_crop_area=(0.6, 1.0), jitter=(0.4, 0.4, 0.0, 0.0), jitter_probability=0.8
-    ),
+    "digits": Augmentation(jitter=(0.4, 0.4, 0.0, 0.0), jitter_probability=0.8),
 }
 
 
@@ -203,7 +204,7 @@ WINDOWS = {study.EARLY: Window(0.0125, 0.25, 39), study.LATER: Window(0.10, 0.19
 ARCHITECTURE = ("model_depth", "widen_factor", "dropout")
 PRUNED_ONLY = ("begin_step", "end_step", "frequency", "allocation", "criterion")
 CONTRASTIVE_ONLY = (
-    *("temperature", "base_temperature"),
+    *("temperature", "base_temperature", "min_crop_area"),
     *("head_epochs", "batch_size_head", "head_views"),
 )
 # A fine-tuned network takes these from the dense one that it was made from.
@@ -222,8 +223,11 @@ INTRODUCED: dict[str, Any] = {
 def complete(config: Mapping[str, Any]) -> Config:
     """A configuration with every key that its file lacks: it has the value that every network had
     before the flag was introduced."""
-    image_size = study.dataset_words(str(config.get("dataset"))).image_size
-    return INTRODUCED | {"image_size": image_size} | dict(config)
+    introduced = INTRODUCED | {
+        "image_size": study.dataset_words(str(config.get("dataset"))).image_size,
+        "min_crop_area": TRAINING["SupCon"][config.get("preset", "paper")]["min_crop_area"],
+    }
+    return introduced | dict(config)
 
 
 def differences(config: Config, other: Config, but: Iterable[str] = ()) -> str:

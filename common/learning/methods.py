@@ -160,7 +160,8 @@ def classification_views(config: Config) -> Augmentation:
 
 def contrastive_views(config: Config) -> Augmentation:
     """How the two views of an image are made that SupCon contrasts."""
-    return _mirrored_if_safe(recipes.CONTRASTIVE_VIEWS[config["preset"]], config)
+    views = _mirrored_if_safe(recipes.CONTRASTIVE_VIEWS[config["preset"]], config)
+    return views._replace(resized_crop_area=(config["min_crop_area"], 1.0))
 
 
 def _mirrored_if_safe(views: Augmentation, config: Config) -> Augmentation:
