@@ -24,12 +24,12 @@ def data() -> Dataset:
 def config_of() -> Callable[..., Config]:
     """`config_of(learner, **changes)`: a complete configuration of a training."""
 
-    def config_of(learner: str, **changes: object) -> Config:
+    def config_of(learner: str, preset: str = "digits", **changes: object) -> Config:
         config = {
             "learner": learner,
             "pruning_method": "dense",
             "sparsity": 0.0,
-            "preset": "digits",
+            "preset": preset,
             "dataset": "digits",
             "precision": "fp32",
             "seed": 5,
@@ -37,7 +37,7 @@ def config_of() -> Callable[..., Config]:
             "allocation": "uniform",
             **dict.fromkeys(("begin_step", "end_step", "frequency")),
         }
-        config |= recipes.NETWORK["digits"] | recipes.TRAINING[learner]["digits"]
+        config |= recipes.NETWORK[preset] | recipes.TRAINING[learner][preset]
         config |= {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 5e-4}
         config |= {"cosine_annealing": False, "warmup_epochs": 0}
         if learner == "SupCon":

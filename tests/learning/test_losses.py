@@ -58,7 +58,7 @@ def features(
     return torch.randn(n_images, n_views, width, generator=generator, dtype=torch.float64).to(dtype)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     labels=st.none() | st.lists(st.integers(0, 3), min_size=8, max_size=8),
     n_images=st.integers(2, 8),
@@ -122,20 +122,15 @@ def test_classes_of_one_sample_contribute_nothing_as_anchors() -> None:
     assert x.grad[2].any()  # but they are there as negatives
 
 
-@pytest.mark.parametrize("n_images", [1, 2, 4])
-def test_a_batch_without_any_positive_has_loss_0(n_images: int) -> None:
-    x = features(n_images, 1).requires_grad_()
+@pytest.mark.parametrize(("n_images", "n_views"), [(1, 1), (2, 1), (4, 1), (1, 2)])
+def test_a_batch_with_nothing_to_contrast_has_loss_0(n_images: int, n_views: int) -> None:
+    """No positive, or no negative: the last batch of an epoch can be one image in two views."""
+    x = features(n_images, n_views).requires_grad_()
     loss = supcon_loss(x, torch.arange(n_images), 0.5, 0.07)
-    assert loss.item() == 0
+    assert loss.item() == pytest.approx(0, abs=1e-12)
     loss.backward()
     assert x.grad is not None
-    assert not x.grad.any()
-
-
-def test_a_batch_of_one_image_in_two_views_has_loss_0() -> None:
-    """The last batch of an epoch can be one image: the only other view is its positive."""
-    loss = supcon_loss(features(1, 2), torch.tensor([4]))
-    assert loss.item() == pytest.approx(0, abs=1e-12)
+    assert x.grad.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("labels", [None, [0, 1, 0, 2]])
@@ -168,10 +163,6 @@ def test_equal_features_give_the_collapse_value(
     for classes in (labels, None):
         loss = supcon_loss(x, classes, temperature, base_temperature)
         assert loss.item() == pytest.approx(value, rel=1e-9)
-
-
-def test_the_collapse_value_of_the_released_recipe() -> None:
-    assert collapse_value(2048, 0.5, 0.07) == pytest.approx(54.46, abs=0.005)
 
 
 def test_temperatures_scale_the_loss_as_in_the_authors_code() -> None:
@@ -216,23 +207,19 @@ def test_autocast_does_not_lower_its_precision(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "n_labels", "named"),
+    ("shape", "of_labels", "named"),
     [
-        ((4, 6), 4, "[4, 6]"),
-        ((4, 2, 3, 3), 4, "[4, 2, 3, 3]"),
-        ((4, 2, 6), 8, "[4]"),
-        ((4, 2, 6), 3, "[3]"),
+        ((4, 6), (4,), r"\[4, 6\]"),
+        ((4, 2, 3, 3), (4,), r"\[4, 2, 3, 3\]"),
+        ((4, 2, 6), (8,), r"\[4\], not \[8\]"),
+        ((4, 2, 6), (4, 1), r"\[4\], not \[4, 1\]"),
     ],
 )
-def test_wrong_shapes_are_refused(shape: tuple[int, ...], n_labels: int, named: str) -> None:
-    with pytest.raises(ValueError) as error:
-        supcon_loss(torch.zeros(shape), torch.zeros(n_labels, dtype=torch.long))
-    assert named in str(error.value)
-
-
-def test_labels_that_are_a_column_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\[4, 1\]"):
-        supcon_loss(torch.zeros(4, 2, 6), torch.zeros(4, 1))
+def test_wrong_shapes_are_refused(
+    shape: tuple[int, ...], of_labels: tuple[int, ...], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        supcon_loss(torch.zeros(shape), torch.zeros(of_labels, dtype=torch.long))
 
 
 def test_features_that_are_not_finite_give_no_finite_loss() -> None:

@@ -139,10 +139,10 @@ def test_a_training_takes_every_number_from_its_configuration(config_of: ConfigO
     falls = (5 / 205, 30 / 205, 50 / 205, 80 / 205)
     assert plain == Schedule("network", shifts, **numbers, milestones=falls, warmup=1.0)
 
-    flags |= {"temperature": 0.2, "base_temperature": 0.1}
+    flags |= {"temperature": 0.2, "base_temperature": 0.1, "min_crop_area": 0.3}
     flags |= {"head_epochs": 4, "batch_size_head": 9, "head_views": 3}
     encoder, head = methods.schedules(config_of("SupCon", **flags))
-    views = Augmentation(resized_crop_area=(0.6, 1.0), jitter=(0.4, 0.4, 0, 0))
+    views = Augmentation(resized_crop_area=(0.3, 1.0), jitter=(0.4, 0.4, 0, 0))
     views = views._replace(jitter_probability=0.8)
     collapsed = collapse_value(24, 0.2, 0.1)
     assert encoder == Schedule(
