@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from common.data import arrays
-from common.data.arrays import Arrays
-from common.figures import forgetting, plots, style
+from common import files
+from common.files import Arrays
+from common.report import pie_plots, plots, style
 
 N = 24
 LABEL = np.arange(N) % 3
@@ -158,10 +157,10 @@ EXAMPLES = {
     plots.probe_accuracy: probe_accuracy,
     plots.embedding_map: embedding_map,
     plots.training_curves: training_curves,
-    forgetting.class_impact: class_impact,
-    forgetting.pies_by_population_size: pies_by_population_size,
-    forgetting.vote_distances: vote_distances,
-    forgetting.overlap_matrix: overlap_matrix,
+    pie_plots.class_impact: class_impact,
+    pie_plots.pies_by_population_size: pies_by_population_size,
+    pie_plots.vote_distances: vote_distances,
+    pie_plots.overlap_matrix: overlap_matrix,
 }
 Draw = Callable[[Arrays], Figure]
 every_figure = pytest.mark.parametrize("draw", EXAMPLES, ids=lambda draw: draw.__name__)
@@ -204,17 +203,20 @@ def heights(axes: Axes) -> dict[str, list[float]]:
 
 
 @every_figure
-def test_every_figure_says_how_many_images_it_shows(draw: Draw) -> None:
-    figure = draw(EXAMPLES[draw]())
-    assert isinstance(figure, Figure)
-    assert f"{N} test images" in titles(figure) or f"{N} training images" in titles(figure)
-    assert "7 networks" in titles(figure) or "1 network, " in titles(figure)
+def test_every_figure_says_what_it_shows_and_of_how_many(draw: Draw) -> None:
+    made = EXAMPLES[draw]()
+    text = titles(draw(made))
+    assert f"{N} test images" in text or f"{N} training images" in text
+    assert "7 networks" in text or "1 network, " in text
+    assert "SupCon" in text or draw is pie_plots.overlap_matrix
+    assert "later GMP pruning, sparsity 0.95" in text or "sparsity" not in made
+    assert files.same_arrays(made, EXAMPLES[draw]())  # drawing changes no array
 
 
 @every_figure
 def test_every_figure_has_a_legend_and_named_axes(draw: Draw) -> None:
     figure = draw(EXAMPLES[draw]())
-    if draw is forgetting.overlap_matrix:  # its cells and numbers are written into it
+    if draw is pie_plots.overlap_matrix:  # its cells and numbers are written into it
         return
     assert len(legend_texts(figure)) >= 1
     assert all(not text.startswith("_") for text in legend_texts(figure))
@@ -224,26 +226,11 @@ def test_every_figure_has_a_legend_and_named_axes(draw: Draw) -> None:
 
 
 @every_figure
-def test_figures_name_the_cell_that_they_show(draw: Draw) -> None:
-    text = titles(draw(EXAMPLES[draw]()))
-    assert "SupCon" in text or draw is forgetting.overlap_matrix
-    if "sparsity" in EXAMPLES[draw]():
-        assert "later GMP pruning, sparsity 0.95" in text
-
-
-@every_figure
-def test_drawing_changes_no_array(draw: Draw) -> None:
-    made, before = EXAMPLES[draw](), EXAMPLES[draw]()
-    draw(made)
-    assert arrays.same(made, before)
-
-
-@every_figure
 def test_a_figure_can_be_drawn_again_from_the_file_beside_it(draw: Draw, tmp_path: Path) -> None:
     path = tmp_path / "figures" / "figure.png"
     style.keep(path, draw, EXAMPLES[draw]())
-    stored = arrays.load(path.with_suffix(".npz"))
-    assert arrays.same(stored, EXAMPLES[draw]())
+    stored = files.load_arrays(path.with_suffix(".npz"))
+    assert files.same_arrays(stored, EXAMPLES[draw]())
     assert np.array_equal(image.imread(path), pixels(draw, stored))
     assert {p.name for p in path.parent.iterdir()} == {"figure.png", "figure.npz"}
 
@@ -255,9 +242,6 @@ def test_bars_count_the_pies_of_each_class() -> None:
     (axes,) = plots.pies_by_class(pies_by_class()).axes
     assert heights(axes) == {"PIEs (5)": [2, 1, 2]}
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["cat", "dog", "ship"]
-
-
-def test_no_pies_make_no_bars() -> None:
     nothing = pies_by_class() | {"is_pie": np.zeros(N, dtype=bool)}
     (axes,) = plots.pies_by_class(nothing).axes
     assert heights(axes) == {"PIEs (0)": [0, 0, 0]}
@@ -418,7 +402,7 @@ def test_a_dense_cell_has_no_sparsity_in_its_title() -> None:
 
 def test_class_impact_tells_flagged_classes_from_others() -> None:
     a = class_impact()
-    (axes,) = forgetting.class_impact(a).axes
+    (axes,) = pie_plots.class_impact(a).axes
     shown = {
         container.get_label(): np.stack(container.lines[0].get_data(), axis=1)
         for container in axes.containers
@@ -434,7 +418,7 @@ def test_class_impact_tells_flagged_classes_from_others() -> None:
 
 def test_pies_by_population_size_have_a_mean_and_a_band() -> None:
     a = pies_by_population_size()
-    (axes,) = forgetting.pies_by_population_size(a).axes
+    (axes,) = pie_plots.pies_by_population_size(a).axes
     for line, band, name in zip(
         axes.get_lines(), axes.collections, ("counts", "null"), strict=True
     ):
@@ -446,128 +430,20 @@ def test_pies_by_population_size_have_a_mean_and_a_band() -> None:
 
 
 def test_every_image_is_in_the_histogram_of_vote_distances() -> None:
-    assert set(legend_texts(forgetting.vote_distances(vote_distances()))) == {
+    assert set(legend_texts(pie_plots.vote_distances(vote_distances()))) == {
         "PIEs (5)",
         "other images (19)",
     }
     nothing = vote_distances() | {"is_pie": np.zeros(N, dtype=bool)}
-    pixels(forgetting.vote_distances, nothing)
+    pixels(pie_plots.vote_distances, nothing)
 
 
 def test_an_overlap_is_written_with_what_chance_would_give() -> None:
-    (axes,) = forgetting.overlap_matrix(overlap_matrix()).axes
+    (axes,) = pie_plots.overlap_matrix(overlap_matrix()).axes
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts[1, 0].split() == texts[0, 1].split() == ["0.25", "(0.12)"]
+    assert texts[0, 0] == texts[1, 1] == "1.00"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == [
         "supervised global 0.90 (17)",
         "SupCon global 0.90 (23)",
     ]
-
-
-# Keeping figures
-
-
-class Recorder:
-    """Draws like `pies_by_class`, and counts."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, a: Arrays) -> Figure:
-        self.calls += 1
-        return plots.pies_by_class(a)
-
-
-def times(path: Path) -> list[int]:
-    return [p.stat().st_mtime_ns for p in (path, path.with_suffix(".npz"))]
-
-
-def test_nothing_is_drawn_when_nothing_has_changed(tmp_path: Path) -> None:
-    path, draw = tmp_path / "figure.png", Recorder()
-    style.keep(path, draw, pies_by_class())
-    before = times(path)
-    time.sleep(0.02)
-    style.keep(path, draw, pies_by_class())
-    assert draw.calls == 1
-    assert times(path) == before
-
-
-@pytest.mark.parametrize("change", ["value", "type", "more", "less"])
-def test_a_figure_is_drawn_again_when_its_arrays_change(change: str, tmp_path: Path) -> None:
-    path, draw = tmp_path / "figure.png", Recorder()
-    style.keep(path, draw, pies_by_class() | {"extra": np.array(1)})
-    changed = pies_by_class() | {"extra": np.array(1)}
-    if change == "value":
-        changed["is_pie"] = ~IS_PIE
-    elif change == "type":
-        changed["label"] = LABEL.astype(np.int8)
-    elif change == "more":
-        changed["more"] = np.array(0)
-    else:
-        del changed["extra"]
-    style.keep(path, draw, changed)
-    assert draw.calls == 2
-    assert arrays.same(arrays.load(path.with_suffix(".npz")), changed)
-    assert np.array_equal(image.imread(path), pixels(plots.pies_by_class, changed))
-
-
-@pytest.mark.parametrize("missing", [".png", ".npz"])
-def test_a_figure_is_drawn_again_when_a_file_is_gone(missing: str, tmp_path: Path) -> None:
-    path, draw = tmp_path / "figure.png", Recorder()
-    style.keep(path, draw, pies_by_class())
-    path.with_suffix(missing).unlink()
-    style.keep(path, draw, pies_by_class())
-    assert draw.calls == 2
-    assert path.exists()
-    assert path.with_suffix(".npz").exists()
-
-
-def test_a_figure_is_drawn_again_when_its_arrays_are_damaged(tmp_path: Path) -> None:
-    path, draw = tmp_path / "figure.png", Recorder()
-    style.keep(path, draw, pies_by_class())
-    stored = path.with_suffix(".npz")
-    stored.write_bytes(stored.read_bytes()[:100])
-    style.keep(path, draw, pies_by_class())
-    assert draw.calls == 2
-    assert arrays.same(arrays.load(stored), pies_by_class())
-
-
-def test_a_figure_that_failed_is_drawn_at_the_next_attempt(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Else the picture of old arrays would stay beside the new ones for ever."""
-    path = tmp_path / "figure.png"
-    style.keep(path, plots.pies_by_class, pies_by_class())
-    changed = pies_by_class() | {"is_pie": ~IS_PIE}
-
-    def failing(a: Arrays) -> Figure:
-        raise RuntimeError("no fonts")
-
-    style.keep(path, failing, changed)
-    assert "no fonts" in capsys.readouterr().err
-    assert not path.exists()
-    style.keep(path, plots.pies_by_class, changed)
-    assert np.array_equal(image.imread(path), pixels(plots.pies_by_class, changed))
-
-
-def test_an_undefined_score_is_no_change(tmp_path: Path) -> None:
-    a, path = score_scatter(), tmp_path / "figure.png"
-    a["dense"][0] = np.nan
-    style.keep(path, plots.score_scatter, a)
-    before = times(path)
-    style.keep(path, plots.score_scatter, {name: array.copy() for name, array in a.items()})
-    assert times(path) == before
-
-
-def test_figures_come_as_pdf_too_with_their_fonts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "figure.png"
-    style.keep(path, plots.pies_by_class, pies_by_class())
-    drawn = path.stat().st_mtime_ns
-    monkeypatch.setattr(style, "suffixes", [".png", ".pdf"])
-    style.keep(path, plots.pies_by_class, pies_by_class())
-    assert path.stat().st_mtime_ns == drawn
-    pdf = path.with_suffix(".pdf").read_bytes()
-    assert pdf.startswith(b"%PDF")
-    assert b"/FontFile2" in pdf  # TrueType, embedded
