@@ -17,7 +17,7 @@ from common.model.wide_resnet import WideResNet
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    return datasets.load("digits", Path("unused"), torch.device("cpu"), 40, 33)
+    return datasets.load_dataset("digits", Path("unused"), torch.device("cpu"), 8, 40, 33)
 
 
 @pytest.fixture
@@ -86,14 +86,13 @@ def test_accuracy_counts_the_correct_images(network: WideResNet, data: Dataset) 
     assert evaluation.accuracy(network, data, split) == pytest.approx(30 / 33, abs=1e-12)
 
 
-def test_classify_gives_labels_and_embeddings(network: WideResNet, data: Dataset) -> None:
-    labels, embeddings = evaluation.classify(network, data, data.test, 10)
+def test_classify_gives_labels_logits_and_embeddings(network: WideResNet, data: Dataset) -> None:
+    labels, logits, embeddings = evaluation.classify(network, data, data.test, 10)
     expected = one_by_one(network, data)
-    assert labels.shape == (33,)
-    assert embeddings.shape == (33, 64)
+    close = {"rtol": 1e-4, "atol": 1e-5}
     assert labels.tolist() == [int(e.logits.argmax()) for e in expected]
-    oracle = torch.cat([e.embedding for e in expected]).numpy()
-    np.testing.assert_allclose(embeddings, oracle, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, torch.cat([e.logits for e in expected]), **close)
+    np.testing.assert_allclose(embeddings, torch.cat([e.embedding for e in expected]), **close)
 
 
 def test_probe_embeddings_are_joined_by_layer(network: WideResNet, data: Dataset) -> None:
