@@ -23,7 +23,7 @@ BEFORE = {
 def test_a_flag_that_came_later_has_the_value_of_the_networks_before_it() -> None:
     assert recipes.INTRODUCED == BEFORE
     old = {"epochs": 3, "dataset": "digits"}
-    assert recipes.complete(old) == BEFORE | {"image_size": 8} | old
+    assert recipes.complete(old) == BEFORE | {"image_size": 8, "min_crop_area": 0.2} | old
     assert old == {"epochs": 3, "dataset": "digits"}  # the configuration itself is not changed
 
 
@@ -35,9 +35,15 @@ def test_images_had_the_size_of_their_data_set(dataset: str | None, image_size: 
     assert recipes.complete({"dataset": dataset})["image_size"] == image_size
 
 
-@pytest.mark.parametrize(("key", "other"), [*dict.fromkeys(BEFORE, "x").items(), ("image_size", 9)])
-def test_what_is_stored_is_never_replaced(key: str, other: Any) -> None:
-    assert recipes.complete({key: other})[key] == other
+@pytest.mark.parametrize(("preset", "area"), [(None, 0.2), ("paper", 0.2), ("digits", 0.6)])
+def test_views_were_cropped_as_their_preset_said(preset: str | None, area: float) -> None:
+    config = {"preset": preset} if preset else {}
+    assert recipes.complete(config)["min_crop_area"] == area
+
+
+@pytest.mark.parametrize("key", [*BEFORE, "image_size", "min_crop_area"])
+def test_what_is_stored_is_never_replaced(key: str) -> None:
+    assert recipes.complete({key: "other"})[key] == "other"
 
 
 @pytest.mark.parametrize(
