@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import shutil
 import signal
@@ -16,15 +17,15 @@ from torch import Tensor, nn
 from torch._dynamo.backends.registry import lookup_backend
 from torch._dynamo.utils import counters
 
-from common import paths, runtime
+from common import runtime, study
 from common.data import datasets
 from common.data.datasets import Dataset
-from common.learning import loop, methods, resumable
-from common.learning.loop import Stage
-from common.learning.methods import METHODS
+from common.learning import loop, methods
+from common.learning.loop import Run, Stage
+from common.recipes import Config
 from common.runtime import Interrupted
 
-ConfigOf = Callable[..., dict[str, Any]]
+ConfigOf = Callable[..., Config]
 Graph = torch.fx.GraphModule
 LOSSES = {
     "supervised": ("supervised", {}, 0),
@@ -66,25 +67,22 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     return captured
 
 
-def stages_of(config: dict[str, Any], network_id: int) -> tuple[dict[str, nn.Module], list[Stage]]:
-    modules = METHODS[config["learner"]].new_modules(config, 10, network_id)
+def build(
+    config: Config, network_id: int = 0, device: str = "cpu"
+) -> tuple[dict[str, nn.Module], list[Stage]]:
+    modules = methods.new_modules(config, 10, network_id)
     for module in modules.values():
-        module.to(memory_format=torch.channels_last)
-    if config["pruning_method"] == "global":
-        return modules, methods.finetuning_stages(modules, config)
-    return modules, METHODS[config["learner"]].stages(modules, config)
+        module.to(device, memory_format=torch.channels_last)
+    return modules, methods.stages(modules, config)
 
 
 def fit(
-    config: dict[str, Any], number: int, data: Dataset, compiled: bool, network_id: int = 0
+    config: Config, number: int, data: Dataset, compiled: bool, network_id: int = 0
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """All weights and statistics after one stage, and its history."""
-    modules, stages = stages_of(config, network_id)
-    for module in modules.values():
-        module.to(data.train.images.device)
-    bf16 = config["precision"] == "bf16"
-    seed = (5, network_id)
-    history = loop.fit(stages[number], modules["network"], data, seed, {}, bf16, compiled)
+    modules, stages = build(config, network_id, data.train.images.device.type)
+    run = Run((5, network_id), config["precision"] == "bf16", compiled)
+    history = loop.fit(stages[number], modules["network"], data, {}, run)
     return tensors_of(modules), history
 
 
@@ -129,8 +127,9 @@ def test_a_population_is_compiled_once(
     assert len(graphs) == 2
 
 
+@pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("learner", paths.LEARNERS)
+@pytest.mark.parametrize("learner", study.LEARNERS)
 def test_compiled_a_network_learns_the_same(
     config_of: ConfigOf, data: Dataset, learner: str
 ) -> None:
@@ -141,11 +140,11 @@ def test_compiled_a_network_learns_the_same(
     config = config_of(learner, sparsity=0.5, pruning_method="GMP", batch_size=22, **steps)
     learned = []
     for compiled in (False, True):
-        modules, stages = stages_of(config, 0)
+        modules, stages = build(config)
         for module in modules.values():
             module.double()
         stage = in_float64(stages[0])
-        history = loop.fit(stage, modules["network"], data, (5, 0), {}, compile_loss=compiled)
+        history = loop.fit(stage, modules["network"], data, {}, Run((5, 0), compile_loss=compiled))
         learned.append((tensors_of(modules), [record["loss"] for record in history]))
     (plain, plain_losses), (compiled, losses) = learned
     assert losses == pytest.approx(plain_losses, rel=1e-5)
@@ -178,51 +177,23 @@ def test_a_gpu_replays_its_passes_as_cuda_graphs(config_of: ConfigOf, loss: str)
     assert counters["inductor"]["cudagraph_skips"] == 0
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_training_continues_bit_for_bit(
-    config_of: ConfigOf, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config_of: ConfigOf, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of("supervised", dropout=0.2, batch_size=22)
+    config, saved = config_of("supervised", dropout=0.2, batch_size=22), []
 
-    def train(folder: str) -> dict[str, Tensor]:
-        modules, stages = stages_of(config, 0)
-        resumable.train(
-            modules, stages, {}, paths.dense_cell("supervised"), 0, config, data,
-            tmp_path / folder, tmp_path / "logs", compile_loss=True,
-        )  # fmt: skip
+    def train(**of_run: Any) -> dict[str, Tensor]:
+        modules, stages = build(config)
+        loop.train(stages, modules, {}, data, Run((5, 0), compile_loss=True, **of_run))
         return tensors_of(modules)
 
-    whole = train("whole")
+    whole = train()
     asked = iter([None] * 3 + [signal.SIGTERM])
     monkeypatch.setattr(runtime, "stop_requested", lambda: next(asked, None))
     with pytest.raises(Interrupted):
-        train("stopped")
-    continued = train("stopped")
+        train(save=lambda state: saved.append(copy.deepcopy(state)))
+    continued = train(resume=saved[-1])
     for name, tensor in whole.items():
         assert torch.equal(continued[name], tensor), name
-
-
-def test_a_state_says_whether_its_steps_were_compiled(
-    config_of: ConfigOf,
-    data: Dataset,
-    graphs: list[Graph],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    config = config_of("supervised")
-    asked = iter([None, signal.SIGTERM])
-    monkeypatch.setattr(runtime, "stop_requested", lambda: next(asked, None))
-
-    def train(compile_loss: bool) -> None:
-        modules, stages = stages_of(config, 0)
-        resumable.train(
-            modules, stages, {}, paths.dense_cell("supervised"), 0, config, data,
-            tmp_path / "models", tmp_path / "logs", compile_loss=compile_loss,
-        )  # fmt: skip
-
-    with pytest.raises(Interrupted):
-        train(compile_loss=True)
-    assert graphs
-    train(compile_loss=False)
-    assert "continued under steps plain, begun under steps compiled" in (capsys.readouterr().err)
