@@ -7,7 +7,7 @@ import pytest
 
 from common.analysis.umap import umap_2d
 
-pytestmark = pytest.mark.umap
+pytestmark = pytest.mark.slow
 
 
 def clusters(n: int, seed: int = 0) -> np.ndarray:
