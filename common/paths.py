@@ -56,7 +56,7 @@ def checkpoints(models: Path, cell: Cell, network_id: int) -> dict[str, Path]:
 
 
 def training_state(models: Path, cell: Cell, network_id: int) -> Path:
-    """Where an interrupted training of this network waits to be continued."""
+    """The state of an interrupted training of this network."""
     return models / f".{network_stem(cell, network_id)}.state.pt"
 
 
@@ -76,7 +76,8 @@ def lock(target: Path) -> Path:
 
 
 def temporary(path: Path, process: str) -> Path:
-    """Where this process writes a file before it takes its place; `process` is an id or a glob."""
+    """The name under which a process writes a file before it moves the file into place; `process`
+    is its id, or a glob."""
     return path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
 
 
@@ -229,7 +230,7 @@ def main_table(pies: Path) -> Path:
 
 
 def recipes(pies: Path, learner: str) -> Path:
-    """What was analysed: configuration, ids, versions, hardware, by cell."""
+    """The configuration, ids, versions and hardware of each analysed cell."""
     return pies / learner / "recipes.json"
 
 

@@ -17,7 +17,7 @@ Config = dict[str, Any]
 
 
 class Augmentation(NamedTuple):
-    """What may happen to an image, in this order; the defaults do nothing."""
+    """Random changes to an image, in this order; the defaults change nothing."""
 
     resized_crop_area: tuple[float, float] | None = None  # RandomResizedCrop, share of the area
     crop_padding: int = 0  # RandomCrop, pixels of black around the image
@@ -28,7 +28,7 @@ class Augmentation(NamedTuple):
     grayscale_probability: float = 0.0
 
     def __str__(self) -> str:
-        """Only what happens: `crop padding 4, horizontal flip 0.5`."""
+        """The changes that happen: `crop padding 4, horizontal flip 0.5`."""
         given = self._asdict().items()
         defaults = self._field_defaults
         shown = [f"{k.replace('_', ' ')} {v}" for k, v in given if v != defaults[k]]

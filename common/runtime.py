@@ -42,8 +42,8 @@ class Failure(Exception):
 
 
 class Damaged(Failure):
-    """A file of this project that cannot be read, or does not hold what was written into it; not
-    one that is whole, but of another network or recipe."""
+    """A file of this project that cannot be read, or whose contents changed after it was written. A
+    whole file of another network or recipe is no damaged one."""
 
     def __init__(self, path: Path, reason: str, remedy: str):
         super().__init__(EXIT_CHECKPOINT, f"{path}: {reason}; {remedy}")
@@ -51,8 +51,8 @@ class Damaged(Failure):
 
 
 class Interrupted(BaseException):
-    """Raised at a safe point, after the state was saved, when a signal asked for a stop. Like
-    KeyboardInterrupt it is no Exception, so that no handler of errors takes it for one."""
+    """A signal asked for a stop. Training raises this after it has saved its state. Like
+    KeyboardInterrupt this is no Exception, so that no handler of errors catches it."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -68,8 +68,8 @@ def stop_requested() -> int | None:
 
 
 def _remember_signal(signum: int, _frame: object) -> None:
-    """Schedulers send a signal twice, or another one after it; who presses Ctrl-C after a first
-    request wants to leave at once (files in place stay intact)."""
+    """Schedulers send a signal twice, or send another one after it: only the first one counts. A user
+    who then presses Ctrl-C wants to leave at once (files in place stay intact)."""
     global _stop_signal
     if _stop_signal is None:
         _stop_signal = signum
@@ -78,8 +78,8 @@ def _remember_signal(signum: int, _frame: object) -> None:
 
 
 def stop_at_safe_point() -> None:
-    """From now on a signal waits until `stop_requested` is asked (training saves, then leaves);
-    only a SIGINT that follows another signal does not."""
+    """From now on a signal waits until training asks `stop_requested`, saves and leaves. Only a
+    SIGINT that follows another signal ends the process at once."""
     for signum in EXIT_SIGNALS:
         signal.signal(signum, _remember_signal)
 
@@ -92,7 +92,7 @@ def main(script: Callable[[], int]) -> int:
     """Run a script; turn whatever ends it into one line on stderr and the contract's exit code."""
     for signum in EXIT_SIGNALS:
         signal.signal(signum, _stop_now)
-    # What they wonder about in damaged files is refused in one line of our own.
+    # Torch and Pillow warn about damaged files, which this project refuses in one line of its own.
     warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler|PIL\.")
     try:
         return script()
@@ -119,7 +119,8 @@ def _report(code: int, message: str) -> int:
 
 
 def one_line(text: str) -> str:
-    """With what would break the line or steer a terminal (names may hold anything) spelled out."""
+    """The text with every character spelled out that would break the line or steer a terminal: file
+    names may hold any."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -133,8 +134,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether reading failed for want of memory or a disk that answers, which says nothing about
-    the file. A file that is cut gives EINVAL, a folder in its place EISDIR."""
+    """Whether reading failed because of the machine (no memory, a disk that does not answer) and not
+    because of the file. A file that is cut gives EINVAL, a folder in its place EISDIR."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL, errno.EISDIR)
     return is_out_of_memory(error)
@@ -146,8 +147,8 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def memory_for(flag: str, size: int) -> Iterator[None]:
-    """Work on `size` images at once, as this flag says. Raises Failure(EXIT_MEMORY), which names
-    both, where memory does not suffice."""
+    """A block of work on `size` images at once, as this flag says. Raises Failure(EXIT_MEMORY), which
+    names flag and size, if memory does not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -205,7 +206,8 @@ def reuse_memory() -> None:
 
 
 def pick_precision(asked: str, device: torch.device) -> str:
-    """What `auto` means here: bf16 on a GPU that computes in it, else fp32."""
+    """The precision that `auto` means on this device: bf16 on a GPU that computes in it, else
+    fp32."""
     import torch
 
     if asked != "auto":

@@ -12,7 +12,7 @@ DENSE = "dense"
 
 
 class Learner(NamedTuple):
-    """How networks learn, and what that means outside the learning itself."""
+    """A way to learn, as far as files and scripts depend on it."""
 
     script_prefix: str
     parts: tuple[str, ...]  # the files of a network: one, or encoder and head
@@ -70,7 +70,7 @@ PRUNINGS = {
 
 
 class DatasetWords(NamedTuple):
-    """What is known of a data set before it is read."""
+    """Facts about a data set that are needed before it is read."""
 
     preset: str  # the recipe that suits it
     image_size: int  # side in pixels

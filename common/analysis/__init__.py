@@ -1,1 +1,1 @@
-"""What pruning changed: predictions, PIEs, Q-Score, prediction depth."""
+"""Statistics of predictions and embeddings: arrays in, arrays out."""

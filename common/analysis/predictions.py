@@ -1,5 +1,4 @@
-"""What the networks of a population say about N test images. Column n is the same image in every
-array."""
+"""The predictions of K networks on N test images. Column n is the same image in every array."""
 
 from __future__ import annotations
 

@@ -36,28 +36,27 @@ def load_data(args: argparse.Namespace) -> Dataset:
 
 
 def data_config(data: Dataset) -> Config:
-    """What a network's configuration says about its data."""
+    """The keys of a configuration that name its data."""
     return {"dataset": data.name, "n_classes": data.n_classes, "train_images": data.train.digest}
 
 
 def resolve(args: argparse.Namespace, data: Dataset) -> Config:
-    """What a configuration says beyond the flags: its images, and the precision that `auto` means
-    on this device."""
+    """The keys of a configuration that no flag gives: its images, and the precision that `auto`
+    means on this device."""
     device = data.train.images.device
     return data_config(data) | {"precision": runtime.pick_precision(args.precision, device)}
 
 
 def prepare_output(args: argparse.Namespace) -> None:
-    """Raises Failure(EXIT_WRITE) before the work if its results could not be kept; says in what
-    formats figures are drawn."""
+    """Raises Failure(EXIT_WRITE) before the work if its results could not be written. Sets the
+    formats in which figures are drawn."""
     files.check_writable(args.pies)
     style.suffixes = [".png"] if args.figure_format == "png" else [".png", ".pdf"]
 
 
 def present(args: argparse.Namespace, cell: Cell) -> list[int]:
-    """Those of the ids asked for whose networks are there; says so if some are missing. Raises
-    Failure(EXIT_CHECKPOINT), with the command that makes them, if there is none, and as
-    `check_complete`."""
+    """The ids, of those asked for, that have a network. Raises Failure(EXIT_CHECKPOINT), with the
+    command that makes them, if no id has one, and as `check_complete`."""
     there = paths.networks_present(args.models).get(cell, set())
     ids = [network_id for network_id in args.ids if network_id in there]
     if not ids:
@@ -73,8 +72,8 @@ def present(args: argparse.Namespace, cell: Cell) -> list[int]:
 def check_complete(
     args: argparse.Namespace, cell: Cell, ids: Sequence[int], asked: Sequence[int]
 ) -> None:
-    """Says so if networks are missing. Raises Failure(EXIT_CHECKPOINT) if they are missing to an
-    analysis without --allow_missing; fine-tuning takes those that are there."""
+    """Print how many networks are missing. An analysis without --allow_missing then raises
+    Failure(EXIT_CHECKPOINT); fine-tuning takes the networks that exist."""
     missing = [network_id for network_id in asked if network_id not in ids]
     if not missing:
         return
@@ -92,8 +91,8 @@ def check_complete(
 
 def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, list[int]]:
     """The pruned populations to analyse, with the ids that the dense one has too. Raises
-    Failure(EXIT_CHECKPOINT) as `check_complete`; with --allow_missing, cells asked for of which
-    no network is there are named and left out."""
+    Failure(EXIT_CHECKPOINT) as `check_complete`; --allow_missing leaves out, by name, cells without
+    any network."""
     there = paths.networks_present(args.models)
     methods = args.pruning_methods or list(study.PRUNINGS)
     asked = [
@@ -199,7 +198,7 @@ def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int
 
 
 def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
-    """Keep beside the figures what the networks of each cell were, for the report."""
+    """Store the configuration of each cell beside the figures, for the report."""
     path = paths.recipes(args.pies, args.learner)
     stored = _read_recipes(path)
     for cell, ids in cells.items():
@@ -231,7 +230,7 @@ def check_knn(args: argparse.Namespace, n_bank: int) -> None:
 
 
 def heading(cell: Cell, ids: list[int], data: Dataset) -> Arrays:
-    """What a figure says about its cell."""
+    """The arrays that the title of a figure is made of."""
     return {
         "learner": np.array(cell.learner),
         "pruning_method": np.array(cell.pruning_method),

@@ -1,6 +1,6 @@
-"""What networks make of images, computed once and cached: one file for each network and analysis.
+"""Predictions of networks, computed once and cached: one file for each network and analysis.
 
-Networks are run one at a time and reduced at once, so memory does not grow with their number.
+Networks run one at a time and are reduced at once, so memory does not grow with their number.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def recipe(args: argparse.Namespace, cell: Cell) -> Config:
 
 
 def inherited(parent: checkpoints.Contents) -> Config:
-    """What a fine-tuned network takes over from its dense one, and the digest of that."""
+    """The keys that a fine-tuned network takes over from its dense one, and the digest of that."""
     config = parent["config"]
     taken = {name: config[name] for name in recipes.INHERITED if name in config}
     return taken | {"parent": parent["digest"]}

@@ -166,7 +166,7 @@ def _now_and_then(save: Callable[[], None]) -> Callable[[], None]:
 
 
 class _Progress:
-    """What changes while a stage runs, and what has to be restored to continue it."""
+    """Everything that changes while a stage runs; `state` holds what a resumed stage restores."""
 
     def __init__(self, stage: Stage, device: torch.device, run: Run):
         schedule = stage.schedule
@@ -197,7 +197,7 @@ class _Progress:
                     self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
     def state(self) -> State:
-        """What `resume` takes: tensors and plain values only."""
+        """The state that `Run.resume` takes: tensors and plain values only."""
         momentum = [
             self.optimizer.state[parameter].get("momentum_buffer")
             for parameter in self.stage.parameters
@@ -270,7 +270,7 @@ def _encode_ahead(
     seed: tuple[int | str, ...],
     stop_if_asked: Callable[[], None],
 ) -> Iterator[Tensor]:
-    """What the frozen part makes of each of the cached views that epochs take, [N,D] each."""
+    """Embeddings [N,D] of each of the cached views, by the frozen part."""
     batches = torch.arange(len(data.train), device=data.train.images.device)
     for view in range(min(stage.schedule.cached_views, stage.schedule.epochs)):
         encoded = []

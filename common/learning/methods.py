@@ -89,7 +89,7 @@ def _supcon(config: Config) -> list[Schedule]:
 
 
 def _main_stage(config: Config) -> dict[str, Any]:
-    """What every first stage takes from the flags."""
+    """The fields that every first stage takes from the flags."""
     same = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "nesterov")
     return {name: config[name] for name in same} | {
         "decays_weights_only": config["decay"] == "weights",

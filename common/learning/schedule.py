@@ -1,4 +1,4 @@
-"""What an optimisation does over time, as plain data: epochs, rates, pruning. Needs no network."""
+"""The schedule of a training, as plain data: epochs, learning rates, pruning. Needs no network."""
 
 from __future__ import annotations
 

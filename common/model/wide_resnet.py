@@ -15,7 +15,7 @@ from common import runtime
 
 
 class Output(NamedTuple):
-    """What one forward pass gives for B images."""
+    """The result of one forward pass on B images."""
 
     logits: Tensor  # [B,C]
     embedding: Tensor  # [B,D]: the last activation, averaged over space
@@ -143,8 +143,8 @@ def build_projection(width: int, kind: str, *seed: int | str) -> ProjectionHead:
 
 
 def prunable(network: nn.Module) -> dict[str, Tensor]:
-    """What is prunable, by name: the weights of convolutions and of the classifier; never biases,
-    batch norm or the projection head."""
+    """The prunable weights by name: those of convolutions and of the classifier; never biases, batch
+    norm or the projection head."""
     return {
         f"{name}.weight": module.weight
         for name, module in network.named_modules()

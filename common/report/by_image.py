@@ -1,5 +1,5 @@
-"""What is known of each test image, as a table of columns: pies_*.csv, the gallery and the figures
-by image are made of it."""
+"""The table of columns by test image, of which pies_*.csv, the gallery and the figures by image are
+made."""
 
 from __future__ import annotations
 

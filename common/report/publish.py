@@ -1,4 +1,4 @@
-"""What every analysis script writes at its end: claims, main table, report."""
+"""The last step of every analysis: rewrite the claims, the main table and the page."""
 
 from __future__ import annotations
 

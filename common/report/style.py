@@ -1,4 +1,4 @@
-"""What all figures share: colours, titles, legends, and how a figure and its arrays are kept."""
+"""Colours, titles and legends of all figures, and how a figure and its arrays are stored."""
 
 from __future__ import annotations
 
