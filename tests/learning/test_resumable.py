@@ -6,21 +6,23 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from common import paths, runtime
+from common import paths, recipes, runtime
 from common.data.datasets import Dataset
+from common.experiments import making
 from common.learning import loop, methods, pruning, resumable
-from common.learning.methods import METHODS
 from common.model import wide_resnet
-from common.paths import Cell
-from common.runtime import Interrupted
+from common.recipes import Config
+from common.runtime import EXIT_CHECKPOINT, Damaged, Failure, Interrupted
+from common.study import Cell
 
-ConfigOf = Callable[..., dict[str, Any]]
+ConfigOf = Callable[..., Config]
 # Steps of a whole training: 2 epochs of 3 batches, for SupCon 2 more for the classifier.
 N_STEPS = {"supervised": 6, "SupCon": 12}
 # Gradual pruning, dropout, momentum, weight decay, a schedule: everything that has a state.
@@ -34,6 +36,7 @@ CHANGES = {
     "dropout": 0.2,
     "cosine_annealing": True,
     "warmup_epochs": 1,
+    "decay": "weights",
 }
 
 
@@ -52,67 +55,6 @@ class Learned(NamedTuple):
         return of_modules | {f"mask.{name}": mask for name, mask in self.masks.items()}
 
 
-def cell_of(config: dict[str, Any]) -> Cell:
-    return Cell(config["learner"], config["pruning_method"], config["sparsity"])
-
-
-def train(folder: Path, data: Dataset, config: dict[str, Any], network_id: int = 0) -> Learned:
-    """With fresh modules, as a new process would do it."""
-    method = METHODS[config["learner"]]
-    modules = method.new_modules(config, data.n_classes, network_id)
-    masks: dict[str, Tensor] = {}
-    history = resumable.train(
-        modules, method.stages(modules, config), masks, cell_of(config), network_id, config, data,
-        folder / "models", folder / "logs",
-    )  # fmt: skip
-    return Learned(modules, masks, history)
-
-
-def finetune(folder: Path, data: Dataset, config: dict[str, Any]) -> Learned:
-    """One-shot pruning of a new network, then fine-tuning."""
-    modules = METHODS[config["learner"]].new_modules(config, data.n_classes, 0)
-    weights = wide_resnet.prunable(modules["network"])
-    masks = pruning.magnitude_masks(weights, config["sparsity"])
-    pruning.apply_masks(masks, weights)
-    history = resumable.train(
-        modules, methods.finetuning_stages(modules, config), masks, cell_of(config), 0, config,
-        data, folder / "models", folder / "logs",
-    )  # fmt: skip
-    return Learned(modules, masks, history)
-
-
-def state_path(folder: Path, config: dict[str, Any], network_id: int = 0) -> Path:
-    return paths.training_state(folder / "models", cell_of(config), network_id)
-
-
-@pytest.fixture
-def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """`stop_before(n)`: from now on a signal is noticed n steps later; never, for None."""
-
-    def stop_before(n: int | None) -> None:
-        asked = -1
-
-        def stop_requested() -> int | None:
-            nonlocal asked
-            asked += 1
-            return signal.SIGTERM if n is not None and asked >= n else None
-
-        monkeypatch.setattr(runtime, "stop_requested", stop_requested)
-
-    return stop_before
-
-
-@pytest.fixture(scope="module")
-def whole(
-    data: Dataset, config_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Learned]:
-    """Trainings of both methods without an interruption."""
-    return {
-        learner: train(tmp_path_factory.mktemp("whole"), data, config_of(learner, **CHANGES))
-        for learner in paths.LEARNERS
-    }
-
-
 def assert_same(a: Learned, b: Learned) -> None:
     ours, others = a.tensors(), b.tensors()
     assert ours.keys() == others.keys()
@@ -121,17 +63,73 @@ def assert_same(a: Learned, b: Learned) -> None:
     assert a.history == b.history
 
 
+def cell_of(config: Config) -> Cell:
+    return Cell(config["learner"], config["pruning_method"], config["sparsity"])
+
+
+class Lab(NamedTuple):
+    """Where networks are trained, each time as a new process would do it."""
+
+    folder: Path
+    data: Dataset
+    monkeypatch: pytest.MonkeyPatch
+
+    def train(self, config: Config, network_id: int = 0) -> Learned:
+        """By fresh modules; one-shot pruning comes first where the configuration says so."""
+        modules = methods.new_modules(config, self.data.n_classes, network_id)
+        masks: dict[str, Tensor] = {}
+        if config["pruning_method"] == "global":
+            weights = wide_resnet.prunable(modules["network"])
+            masks = pruning.magnitude_masks(weights, config["sparsity"])
+            pruning.apply_masks(masks, weights)
+        args = SimpleNamespace(models=self.models, logs=self.folder / "logs", compile=False)
+        begun = making._begin(args, self.data, cell_of(config), network_id, config)
+        stages = methods.stages(modules, config)
+        history = loop.train(stages, modules, masks, self.data, begun.run)
+        return Learned(modules, masks, history)
+
+    def interrupt(self, config: Config, n: int = 4, network_id: int = 0) -> Path:
+        """Train until a signal is noticed, n steps from now; the path of the state."""
+        self.stop_before(n)
+        with pytest.raises(Interrupted):
+            self.train(config, network_id)
+        self.stop_before(None)
+        return paths.training_state(self.models, cell_of(config), network_id)
+
+    def stop_before(self, n: int | None) -> None:
+        """From now on a signal is noticed n steps later; never, for None."""
+        asked = iter(range(10**6))
+        answer = lambda: signal.SIGTERM if next(asked) >= n else None  # noqa: E731
+        self.monkeypatch.setattr(runtime, "stop_requested", answer if n is not None else int)
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(tmp_path, data, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    data: Dataset, config_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Learned]:
+    """Trainings of both methods without an interruption."""
+    lab = Lab(tmp_path_factory.mktemp("whole"), data, pytest.MonkeyPatch())
+    return {learner: lab.train(config_of(learner, **CHANGES)) for learner in N_STEPS}
+
+
 def test_the_whole_trainings_are_as_intended(whole: dict[str, Learned]) -> None:
     """Otherwise the comparisons below would say little."""
+    expected = {"supervised": ["network"] * 2, "SupCon": ["encoder"] * 2 + ["head"] * 2}
     for learner, learned in whole.items():
-        stages = [record["stage"] for record in learned.history]
-        expected = {"supervised": ["network"] * 2, "SupCon": ["encoder"] * 2 + ["head"] * 2}
-        assert stages == expected[learner]
-        assert [record["epoch"] for record in learned.history] == [0, 1] * (len(stages) // 2)
+        assert [record["stage"] for record in learned.history] == expected[learner]
+        assert [record["epoch"] for record in learned.history] == [0, 1] * (N_STEPS[learner] // 6)
         weights = wide_resnet.prunable(learned.modules["network"])
-        zeros, total = pruning.count_zeros(weights.values())
-        assert abs(zeros - 0.9 * total) <= 1
         assert set(learned.masks) == set(weights)
+        assert pruning.reached(weights, learned.masks, 0.9)
         assert "test_accuracy" in learned.history[-1]
 
 
@@ -139,266 +137,173 @@ def test_the_whole_trainings_are_as_intended(whole: dict[str, Learned]) -> None:
     ("learner", "n"), [(learner, n) for learner in N_STEPS for n in range(N_STEPS[learner])]
 )
 def test_interrupted_before_any_step_it_ends_the_same(
-    tmp_path: Path,
-    data: Dataset,
-    config_of: ConfigOf,
-    whole: dict[str, Learned],
-    stop_before: Callable[[int | None], None],
-    learner: str,
-    n: int,
+    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned], learner: str, n: int
 ) -> None:
     config = config_of(learner, **CHANGES)
-    stop_before(n)
-    with pytest.raises(Interrupted):
-        train(tmp_path, data, config)
-    assert state_path(tmp_path, config).exists()
-    stop_before(N_STEPS[learner] - n)  # so many steps are left, and no more are done
-    assert_same(train(tmp_path, data, config), whole[learner])
+    assert lab.interrupt(config, n).exists()
+    lab.stop_before(N_STEPS[learner] - n)  # so many steps are left, and no more are done
+    assert_same(lab.train(config), whole[learner])
 
 
 @pytest.mark.parametrize("learner", N_STEPS)
 def test_interrupted_after_every_step_it_ends_the_same(
-    tmp_path: Path,
-    data: Dataset,
-    config_of: ConfigOf,
-    whole: dict[str, Learned],
-    stop_before: Callable[[int | None], None],
-    learner: str,
+    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned], learner: str
 ) -> None:
+    """And the log has every epoch once."""
     config = config_of(learner, **CHANGES)
     for _ in range(N_STEPS[learner] - 1):
-        stop_before(1)
-        with pytest.raises(Interrupted):
-            train(tmp_path, data, config)
-    stop_before(1)
-    assert_same(train(tmp_path, data, config), whole[learner])
+        lab.interrupt(config, 1)
+    lab.stop_before(1)
+    assert_same(lab.train(config), whole[learner])
+    log = paths.log(lab.folder / "logs", cell_of(config), 0).read_text().splitlines()
+    lines = [json.loads(line) for line in log]
+    assert [line for line in lines if "stage" in line] == whole[learner].history
+    starts = [line for line in lines if "config" in line]
+    assert [line["continued"] for line in starts] == [False] + [True] * (N_STEPS[learner] - 1)
+    assert all(line["config"] == config for line in starts)
 
 
 @pytest.mark.parametrize(
-    ("learner", "loss", "n_steps"),
-    [("supervised", None, 6), ("SupCon", "cross_entropy", 6), ("SupCon", "supcon", 12)],
+    ("learner", "loss", "steps"),
+    [
+        ("supervised", "cross_entropy", (0, 2, 4)),
+        ("SupCon", "cross_entropy", (0, 2, 4)),
+        ("SupCon", "supcon", (0, 3, 6, 9)),
+    ],
 )
 def test_interrupted_finetuning_ends_the_same(
-    tmp_path: Path,
-    data: Dataset,
-    config_of: ConfigOf,
-    stop_before: Callable[[int | None], None],
-    learner: str,
-    loss: str | None,
-    n_steps: int,
+    lab: Lab, config_of: ConfigOf, learner: str, loss: str, steps: tuple[int, ...]
 ) -> None:
-    config = config_of(learner, pruning_method="global", sparsity=0.9, dropout=0.2)
-    config |= {"finetune_loss": loss} if loss else {}
-    expected = finetune(tmp_path / "whole", data, config)
-    for n in range(0, n_steps, 3 if n_steps > 6 else 2):
-        folder = tmp_path / str(n)
-        stop_before(n)
-        with pytest.raises(Interrupted):
-            finetune(folder, data, config)
-        stop_before(None)
-        assert_same(finetune(folder, data, config), expected)
+    changes = {"pruning_method": "global", "sparsity": 0.9, "dropout": 0.2}
+    config = config_of(learner, **changes, finetune_loss=loss)
+    expected = lab.train(config)
+    for n in steps:
+        of_its_own = lab._replace(folder=lab.folder / str(n))
+        of_its_own.interrupt(config, n)
+        assert_same(of_its_own.train(config), expected)
 
 
 @pytest.mark.parametrize("learner", N_STEPS)
-def test_the_same_seed_gives_the_same_network(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf, whole: dict[str, Learned], learner: str
+def test_seed_and_id_alone_decide(
+    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned], learner: str
 ) -> None:
-    """Whatever the state of torch's generator."""
+    """Not torch's generator, and not what was trained before."""
+    config = config_of(learner, **CHANGES)
+    other_id = lab.train(config, network_id=1)
+    other_seed = lab.train(config | {"seed": 6})
     torch.manual_seed(12345)
-    again = train(tmp_path, data, config_of(learner, **CHANGES))
-    assert_same(again, whole[learner])
-
-
-@pytest.mark.parametrize("learner", N_STEPS)
-def test_other_seeds_and_other_ids_give_other_networks(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf, whole: dict[str, Learned], learner: str
-) -> None:
-    other_id = train(tmp_path, data, config_of(learner, **CHANGES), network_id=1)
-    other_seed = train(tmp_path, data, config_of(learner, **CHANGES, seed=6))
+    assert_same(lab.train(config), whole[learner])
     for a, b in ((whole[learner], other_id), (whole[learner], other_seed), (other_id, other_seed)):
         for name in ("network.conv1.weight", "network.fc.weight", "mask.conv1.weight"):
             assert not torch.equal(a.tensors()[name], b.tensors()[name]), name
 
 
-def test_a_network_does_not_depend_on_what_was_trained_before_it(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf, whole: dict[str, Learned]
-) -> None:
-    train(tmp_path, data, config_of("SupCon", **CHANGES), network_id=2)
-    assert_same(train(tmp_path, data, config_of("supervised", **CHANGES)), whole["supervised"])
-
-
 # The state on disk
-
-
-def interrupt(
-    folder: Path,
-    data: Dataset,
-    config: dict[str, Any],
-    stop_before: Callable[[int | None], None],
-    n: int = 4,
-) -> Path:
-    stop_before(n)
-    with pytest.raises(Interrupted):
-        train(folder, data, config)
-    stop_before(None)
-    return state_path(folder, config)
-
-
-def test_a_training_that_ends_leaves_no_state(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf
-) -> None:
-    config = config_of("supervised", **CHANGES)
-    train(tmp_path, data, config)
-    assert not state_path(tmp_path, config).exists()
 
 
 @pytest.mark.parametrize("change", [{"seed": 6}, {"learning_rate": 0.01}, {"frequency": 4}])
 def test_the_state_of_another_configuration_is_not_continued(
-    tmp_path: Path,
-    data: Dataset,
-    config_of: ConfigOf,
-    whole: dict[str, Learned],
-    stop_before: Callable[[int | None], None],
-    change: dict[str, Any],
+    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned], change: dict[str, Any]
 ) -> None:
-    interrupt(tmp_path, data, config_of("supervised", **CHANGES | change), stop_before)
-    assert_same(train(tmp_path, data, config_of("supervised", **CHANGES)), whole["supervised"])
+    path = lab.interrupt(config_of("supervised", **CHANGES | change))
+    assert_same(lab.train(config_of("supervised", **CHANGES)), whole["supervised"])
+    assert not path.exists()
+
+
+def test_a_state_from_before_a_flag_was_introduced_is_continued(
+    lab: Lab, config_of: ConfigOf
+) -> None:
+    """Every key that came later is missing in it: these have the values that all networks had."""
+    config = config_of("supervised", **CHANGES | {"decay": "all"})
+    expected = lab._replace(folder=lab.folder / "whole").train(config)
+    lab.interrupt(config)
+    state = resumable.read(lab.models, cell_of(config), 0)
+    later = recipes.complete({}).keys()
+    assert later >= {"criterion", "image_size", "nesterov", "decay", "min_crop_area"}
+    early = {key: value for key, value in config.items() if key not in later}
+    learned = {key: state[key] for key in ("loop", "finished", "masks", "modules")}
+    resumable.write(lab.models, cell_of(config), 0, early, state["versions"], learned)
+    lab.stop_before(2)  # of its six steps, four are done
+    assert_same(lab.train(config), expected)
 
 
 def test_the_state_of_another_network_is_not_continued(
-    tmp_path: Path,
-    data: Dataset,
-    config_of: ConfigOf,
-    whole: dict[str, Learned],
-    stop_before: Callable[[int | None], None],
+    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned]
 ) -> None:
+    """It waits in its place; one that lies in the place of another is refused."""
     config = config_of("supervised", **CHANGES)
-    stop_before(4)
-    with pytest.raises(Interrupted):
-        train(tmp_path, data, config, network_id=1)
-    stop_before(None)
-    assert_same(train(tmp_path, data, config), whole["supervised"])
-    assert state_path(tmp_path, config, 1).exists()
+    path = lab.interrupt(config, network_id=1)
+    assert_same(lab.train(config), whole["supervised"])
+    place = paths.training_state(lab.models, cell_of(config), 0)
+    path.replace(place)
+    with pytest.raises(Failure, match="the state of another network") as refused:
+        lab.train(config)
+    assert refused.value.code == EXIT_CHECKPOINT
+    assert place.exists()
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_a_damaged_state_is_not_continued(
-    tmp_path: Path,
-    data: Dataset,
+@pytest.mark.parametrize("share", [0, 0.5, 0.99, 1])
+def test_a_damaged_state_is_set_aside_and_training_begins_anew(
+    lab: Lab,
     config_of: ConfigOf,
     whole: dict[str, Learned],
-    stop_before: Callable[[int | None], None],
     capsys: pytest.CaptureFixture[str],
     share: float,
 ) -> None:
+    """Cut off, or whole but for one bit."""
     config = config_of("supervised", **CHANGES)
-    path = interrupt(tmp_path, data, config, stop_before)
-    contents = path.read_bytes()
-    path.write_bytes(contents[: int(share * len(contents))])
-    assert_same(train(tmp_path, data, config), whole["supervised"])
-    assert str(path) in capsys.readouterr().err
-
-
-def test_a_state_with_one_changed_bit_is_not_continued(
-    tmp_path: Path,
-    data: Dataset,
-    config_of: ConfigOf,
-    whole: dict[str, Learned],
-    stop_before: Callable[[int | None], None],
-) -> None:
-    config = config_of("supervised", **CHANGES)
-    path = interrupt(tmp_path, data, config, stop_before)
+    path = lab.interrupt(config)
     contents = bytearray(path.read_bytes())
     contents[len(contents) // 2] ^= 1
-    path.write_bytes(contents)
-    assert_same(train(tmp_path, data, config), whole["supervised"])
+    damaged = bytes(contents[: int(share * len(contents))])
+    path.write_bytes(damaged)
+    aside = paths.corrupt(path)
+    with pytest.raises(Damaged):
+        resumable.read(lab.models, cell_of(config), 0)
+    assert_same(lab.train(config), whole["supervised"])
+    assert str(path) in capsys.readouterr().err
+    assert not path.exists()
+    assert aside.read_bytes() == damaged
 
 
 @pytest.mark.parametrize("learner", N_STEPS)
 def test_states_are_saved_now_and_then_for_the_case_of_a_sudden_end(
-    tmp_path: Path,
-    data: Dataset,
-    config_of: ConfigOf,
-    whole: dict[str, Learned],
-    monkeypatch: pytest.MonkeyPatch,
-    learner: str,
+    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned], learner: str
 ) -> None:
-    """Here: the power fails at the first step of the last epoch."""
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", -1.0)
-    steps = 0
-
-    def fail() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == N_STEPS[learner] - 2:
-            raise SystemError("power failure")
-
+    """Here: the power fails at the second step of the last epoch."""
+    lab.monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", -1.0)
+    asked = iter(range(N_STEPS[learner] - 2))
+    lab.monkeypatch.setattr(runtime, "stop_requested", lambda: next(asked) * 0)
     config = config_of(learner, **CHANGES)
-    with monkeypatch.context() as patch:
-        patch.setattr(runtime, "stop_requested", fail)
-        with pytest.raises(SystemError):
-            train(tmp_path, data, config)
-    left = 0
-
-    def count() -> None:
-        nonlocal left
-        left += 1
-
-    monkeypatch.setattr(runtime, "stop_requested", count)
-    assert_same(train(tmp_path, data, config), whole[learner])
-    assert left == 3
+    with pytest.raises(StopIteration):
+        lab.train(config)
+    lab.stop_before(3)  # the steps of the last epoch
+    assert_same(lab.train(config), whole[learner])
 
 
-def test_masks_are_those_of_the_caller(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf, stop_before: Callable[[int | None], None]
-) -> None:
+def test_masks_are_those_of_the_caller(lab: Lab, config_of: ConfigOf) -> None:
     """They are filled in place, also when a training is continued after the last pruning event."""
     config = config_of("SupCon", **CHANGES)
-    interrupt(tmp_path, data, config, stop_before, n=11)
-    learned = train(tmp_path, data, config)
-    weights = wide_resnet.prunable(learned.modules["network"])
-    assert {name: (weight != 0).equal(learned.masks[name]) for name, weight in weights.items()} == (
-        dict.fromkeys(weights, True)
-    )
-
-
-# Logs and precision
-
-
-def read_log(folder: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
-    path = paths.log(folder / "logs", cell_of(config), 0)
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_the_log_has_every_epoch_once(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf, stop_before: Callable[[int | None], None]
-) -> None:
-    config = config_of("SupCon", **CHANGES)
-    for n in (4, 5):
-        interrupt(tmp_path, data, config, stop_before, n)
-    history = train(tmp_path, data, config).history
-    lines = read_log(tmp_path, config)
-    assert [line for line in lines if "stage" in line] == history
-    starts = [line for line in lines if "config" in line]
-    assert [line["continued"] for line in starts] == [False, True, True]
-    assert all(line["config"] == config for line in starts)
+    lab.interrupt(config, n=11)
+    learned = lab.train(config)
+    for name, weight in wide_resnet.prunable(learned.modules["network"]).items():
+        assert (weight != 0).equal(learned.masks[name]), name
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf, whole: dict[str, Learned]
+    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned]
 ) -> None:
-    (tmp_path / "logs").write_text("in the way")
-    assert_same(train(tmp_path, data, config_of("supervised", **CHANGES)), whole["supervised"])
+    (lab.folder / "logs").write_text("in the way")
+    assert_same(lab.train(config_of("supervised", **CHANGES)), whole["supervised"])
 
 
-def test_precision(
-    tmp_path: Path, data: Dataset, config_of: ConfigOf, whole: dict[str, Learned]
-) -> None:
-    """On a CPU `auto` is float32."""
-    auto = train(tmp_path, data, config_of("supervised", **CHANGES, precision="auto"))
-    assert_same(auto, whole["supervised"])
-    half = train(tmp_path, data, config_of("supervised", **CHANGES, precision="bf16"))
-    name = "network.fc.weight"
-    assert half.tensors()[name].dtype == torch.float32
-    assert not torch.equal(half.tensors()[name], auto.tensors()[name])
-    assert half.history[-1]["loss"] == pytest.approx(auto.history[-1]["loss"], rel=0.2)
+def test_who_continues_elsewhere_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    begun = resumable.environment(torch.device("cpu"), compile_loss=True)
+    now = resumable.environment(torch.device("cpu"), compile_loss=False) | {"torch": "9.0"}
+    assert resumable.warn_of_another_environment(now, None) == {"versions": now}
+    assert resumable.warn_of_another_environment(now, {"versions": now}) == {"versions": now}
+    assert capsys.readouterr().err == ""
+    logged = resumable.warn_of_another_environment(now, {"versions": begun})
+    assert logged == {"versions": now, "begun_under": begun}
+    told = f"continued under torch 9.0 and steps plain, begun under torch {begun['torch']} and "
+    assert told + "steps compiled: the result may differ" in capsys.readouterr().err
