@@ -5,69 +5,71 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import os
 import pickle
 import platform
 import random
 import signal
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from running import contents
 from torch import Tensor, nn
 
 from common import paths
 from common.learning import pruning
 from common.model import checkpoints, wide_resnet
 from common.model.checkpoints import Checkpoint
-from common.paths import Cell
 from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, Interrupted
+from common.study import Cell
 
 CPU = torch.device("cpu")
 SUPERVISED = Cell("supervised", "global", 0.9)
 SUPCON = Cell("SupCon", "GMP", 0.9)
 CELLS = (SUPERVISED, SUPCON)
+OF_EACH_CELL = pytest.mark.parametrize("cell", CELLS, ids=str)
 Modules = dict[str, nn.Module]
-
-
-def make_modules(cell: Cell, seed: int = 0) -> Modules:
-    network = wide_resnet.build(10, 1, 10, 0.0, seed).train()
-    with torch.no_grad():  # batch norm sees some images
-        network(torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(seed)))
-    weights = wide_resnet.prunable(network)
-    pruning.apply_masks(pruning.magnitude_masks(weights, cell.sparsity), weights)
-    modules: Modules = {"network": network.eval()}
-    if cell.learner == "SupCon":
-        modules["projection"] = wide_resnet.build_projection(64, "mlp", seed)
-    return modules
-
-
-def make_masks(network: nn.Module) -> dict[str, Tensor]:
-    return {name: weight != 0 for name, weight in wide_resnet.prunable(network).items()}
-
-
-def make_config(cell: Cell, **changes: Any) -> dict[str, Any]:
-    config = {"model_depth": 10, "widen_factor": 1, "dropout": 0.0, "seed": 3, "begin_step": None}
-    config["n_classes"] = 10
-    return cell._asdict() | config | changes
-
 
 RESULTS = {
     "test_accuracy": 0.975,
     "sparsity_by_layer": {"conv1.weight": 0.9},
     "history": [{"stage": "network", "epoch": 0, "loss": 1.25, "train_accuracy": 0.5}],
 }
+DATA = {"classes": list("0123456789"), "mean": [0.2, 0.5, 0.4], "std": [0.3, 0.25, 0.2]}
+
+
+def make_modules(cell: Cell, seed: int = 0) -> Modules:
+    network = wide_resnet.build(10, 1, 10, 0.0, seed).train()
+    with torch.no_grad():  # batch norm sees some images
+        network(torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(seed)))
+    pruning.apply_masks(make_masks(network, cell), wide_resnet.prunable(network))
+    # The memory format in which networks are trained.
+    modules: Modules = {"network": network.eval().to(memory_format=torch.channels_last)}
+    if cell.learner == "SupCon":
+        modules["projection"] = wide_resnet.build_projection(64, "mlp", seed)
+    return modules
+
+
+def make_masks(network: nn.Module, cell: Cell) -> dict[str, Tensor]:
+    return pruning.magnitude_masks(wide_resnet.prunable(network), cell.sparsity)
+
+
+def make_config(cell: Cell, **changes: Any) -> dict[str, Any]:
+    config = {"model_depth": 10, "widen_factor": 1, "dropout": 0.0, "seed": 3, "begin_step": None}
+    return cell._asdict() | config | {"n_classes": 10} | changes
 
 
 def save(
     models: Path, cell: Cell, network_id: int = 3, modules: Modules | None = None, **config: Any
 ) -> Modules:
     modules = modules or make_modules(cell)
-    masks = make_masks(modules["network"])
+    masks = make_masks(modules["network"], cell)
     stored = make_config(cell, **config)
-    checkpoints.save(models, cell, network_id, modules, masks, stored, RESULTS)
+    checkpoints.save(models, cell, network_id, modules, masks, stored, RESULTS, DATA)
     return modules
 
 
@@ -79,8 +81,13 @@ def files(models: Path, cell: Cell, network_id: int = 3) -> list[Path]:
     return list(paths.checkpoints(models, cell, network_id).values())
 
 
+def some_images() -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (16, 3, 8, 8), generator=generator, dtype=torch.uint8)
+
+
 @contextlib.contextmanager
-def refused(*named: object) -> Any:
+def refused(*named: object) -> Iterator[None]:
     """The block ends as Failure with the exit code of checkpoints, in one line with these words."""
     with pytest.raises(Failure) as failure:
         yield
@@ -109,86 +116,45 @@ def assert_equal(a: Any, b: Any) -> None:
         assert a == b
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@OF_EACH_CELL
 def test_round_trip(tmp_path: Path, cell: Cell) -> None:
+    """Logits are equal bit for bit, and loading draws no random number."""
     models = tmp_path / "models" / "digits"  # is made
     modules = save(models, cell)
+    state = torch.random.get_rng_state()
     found = load(models, cell)
-    images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        before = modules["network"](images.contiguous(memory_format=torch.channels_last))
-        after = found.network(images.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(after.logits, before.logits, rtol=1e-5, atol=1e-6)
-    assert_equal(dict(found.network.state_dict()), dict(modules["network"].state_dict()))
-    assert not found.network.training
-    assert_equal(found.masks, make_masks(modules["network"]))
-    assert_equal(found.config, make_config(cell))
-    assert_equal(found.results, RESULTS)
-    if cell.learner == "SupCon":
-        assert found.projection is not None
-        stored = dict(modules["projection"].state_dict())
-        assert_equal(dict(found.projection.state_dict()), stored)
-    else:
-        assert found.projection is None
-    assert sorted(p.name for p in models.iterdir()) == sorted(p.name for p in files(models, cell))
-
-
-@pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_logits_are_equal_bit_for_bit(tmp_path: Path, cell: Cell) -> None:
-    """Of a network in the memory format in which networks are trained."""
-    modules = make_modules(cell)
-    modules["network"].to(memory_format=torch.channels_last)
-    save(tmp_path, cell, modules=modules)
-    images = torch.randn(16, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    images = (some_images().float() / 255).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         before = modules["network"](images, probes=True)
-        after = load(tmp_path, cell).network(images, probes=True)
-    assert torch.equal(after.logits, before.logits)
-    assert torch.equal(after.embedding, before.embedding)
-    for a, b in zip(after.probes, before.probes, strict=True):
-        assert torch.equal(a, b)
+        after = found.network(images, probes=True)
+    assert_equal(tuple(after[:2]) + after.probes, tuple(before[:2]) + before.probes)
+    assert_equal(dict(found.network.state_dict()), dict(modules["network"].state_dict()))
+    assert not found.network.training
+    assert_equal(found.masks, make_masks(modules["network"], cell))
+    assert_equal((found.config, found.results), (make_config(cell), RESULTS))
+    assert_equal(found.data, DATA)
+    assert contents(models) == {path.name for path in files(models, cell)}
 
 
-@pytest.mark.parametrize("kind", ["mlp", "linear"])
-def test_projection_heads_are_rebuilt_as_they_were(tmp_path: Path, kind: str) -> None:
-    modules = make_modules(SUPCON) | {"projection": wide_resnet.build_projection(64, kind, 1)}
+@pytest.mark.parametrize("kind", ["mlp", "linear", None])
+def test_projection_heads_are_rebuilt_as_they_were(tmp_path: Path, kind: str | None) -> None:
+    modules: Modules = {"network": make_modules(SUPCON)["network"]}
+    if kind:
+        modules["projection"] = wide_resnet.build_projection(64, kind, 1)
     save(tmp_path, SUPCON, modules=modules)
     found = load(tmp_path, SUPCON).projection
-    embedding = torch.randn(5, 64)
-    assert found is not None
-    assert torch.equal(found(embedding), modules["projection"](embedding))
+    if kind is None:
+        assert found is None
+    else:
+        embedding = torch.randn(5, 64)
+        assert torch.equal(found(embedding), modules["projection"](embedding))
 
 
-def test_a_contrastive_network_need_not_have_a_projection(tmp_path: Path) -> None:
-    save(tmp_path, SUPCON, modules={"network": make_modules(SUPCON)["network"]})
-    assert load(tmp_path, SUPCON).projection is None
-
-
-def test_loading_draws_nothing(tmp_path: Path) -> None:
-    save(tmp_path, SUPCON)
-    state = torch.random.get_rng_state()
-    load(tmp_path, SUPCON)
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_describe_tells_what_load_tells(tmp_path: Path, cell: Cell) -> None:
-    save(tmp_path, cell)
-    found = load(tmp_path, cell)
-    expected = {
-        "config": found.config,
-        "results": found.results,
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-        "digest": found.digest,
-    }
-    described = checkpoints.describe(tmp_path, cell, 3)
-    assert described is not None
-    assert_equal(described, expected)
-    assert checkpoints.describe(tmp_path, cell, 4) is None
-
-
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@OF_EACH_CELL
 def test_files_hold_tensors_and_plain_types_only(tmp_path: Path, cell: Cell) -> None:
+    """And of a tensor that was cut from a larger one no more than itself."""
+
     def check(value: Any) -> None:
         if isinstance(value, dict):
             assert all(type(key) is str for key in value)
@@ -198,129 +164,205 @@ def test_files_hold_tensors_and_plain_types_only(tmp_path: Path, cell: Cell) -> 
                 check(part)
             return
         assert type(value) in (Tensor, str, int, float, bool, type(None)), type(value)
+        if type(value) is Tensor:
+            assert value.untyped_storage().nbytes() == value.nbytes
 
     save(tmp_path, cell)
     for path in files(tmp_path, cell):
-        contents = torch.load(path, weights_only=True)
-        assert type(contents) is dict
-        check(contents)
+        check(torch.load(path, weights_only=True))
 
 
 def test_the_digest_is_that_of_the_contents(tmp_path: Path) -> None:
     """Equal networks have equal digests, wherever they lie; any difference changes it."""
     modules = save(tmp_path / "a", SUPERVISED)
-    save(tmp_path / "b", SUPERVISED)
-    digest = load(tmp_path / "a", SUPERVISED).digest
-    assert load(tmp_path / "b", SUPERVISED).digest == digest
+    changed = copy.deepcopy(modules)
     with torch.no_grad():
-        changed = copy.deepcopy(modules)
         weight = changed["network"].block2.layer[0].conv1.weight
         weight[weight == weight.max()] *= 1 + 2**-23
+    save(tmp_path / "b", SUPERVISED)
     save(tmp_path / "c", SUPERVISED, modules=changed)
     save(tmp_path / "d", SUPERVISED, modules=modules, seed=4)
     save(tmp_path / "e", SUPERVISED, 4, modules=modules)
-    digests = [
-        digest,
-        load(tmp_path / "c", SUPERVISED).digest,
-        load(tmp_path / "d", SUPERVISED).digest,
-        load(tmp_path / "e", SUPERVISED, 4).digest,
-    ]
+    networks = [("a", 3), ("b", 3), ("c", 3), ("d", 3), ("e", 4)]
+    digests = [load(tmp_path / name, SUPERVISED, i).digest for name, i in networks]
+    assert digests[0] == digests[1]
     assert len(set(digests)) == 4
+
+
+# A network from the path of its file
+
+
+@pytest.mark.parametrize(
+    ("cell", "part"), [(SUPERVISED, "network"), (SUPCON, "encoder"), (SUPCON, "head")]
+)
+def test_any_file_of_a_network_gives_the_network(tmp_path: Path, cell: Cell, part: str) -> None:
+    modules = save(tmp_path, cell)
+    path = paths.checkpoints(tmp_path, cell, 3)[part]
+    found = checkpoints.from_path(str(path))
+    assert found.digest == load(tmp_path, cell).digest
+    assert not found.network.training
+    assert_equal((found.config, found.data), (make_config(cell), DATA))
+    # `classify` is the forward pass of images as the network saw them.
+    images = some_images()
+    mean, std = (torch.tensor(DATA[key])[:, None, None] for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = modules["network"]((images / 255 - mean) / std).logits.argmax(1)
+    assert len(set(expected.tolist())) > 1
+    assert torch.equal(found.classify(images), expected)
+    assert torch.equal(found.classify(images / 255), expected)
+
+
+@OF_EACH_CELL
+@pytest.mark.parametrize("damage", ["truncated", "missing", "renamed", "unknown name"])
+def test_a_file_that_is_no_whole_network_is_refused_and_named(
+    tmp_path: Path, cell: Cell, damage: str
+) -> None:
+    save(tmp_path, cell)
+    path = files(tmp_path, cell)[0]
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "missing":
+        path.unlink()
+    elif damage == "renamed":
+        for old, new in zip(files(tmp_path, cell), files(tmp_path, cell, 4), strict=True):
+            old.rename(new)
+        path = files(tmp_path, cell, 4)[0]
+    else:
+        path = path.rename(path.with_name("network.pt"))
+    with refused(path):
+        checkpoints.from_path(path)
+
+
+@OF_EACH_CELL
+def test_files_of_before_data_were_stored_load_but_do_not_classify(
+    tmp_path: Path, cell: Cell
+) -> None:
+    save(tmp_path, cell)
+    encoder: dict[str, str] = {}
+    for path in files(tmp_path, cell):
+        old = checkpoints.read(path)
+        del old["data"], old["digest"]
+        encoder = {"encoder": checkpoints.write(path, old | encoder)}
+    found = checkpoints.from_path(path)
+    assert found.data == {}
+    assert_equal(found.results, RESULTS)
+    with pytest.raises(ValueError, match="mean and std"):
+        found.classify(some_images())
+
+
+# What is known without building a network
+
+
+@OF_EACH_CELL
+def test_describe_tells_what_load_tells_and_reads_an_unchanged_file_once(
+    tmp_path: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_read = 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal n_read
+        n_read += 1
+        return real(*args, **kwargs)
+
+    def describe() -> dict[str, Any] | None:
+        return checkpoints.describe(tmp_path, cell, 3)
+
+    def replace(seed: int) -> None:
+        """Also where times say nothing: of the same second, or copied with them."""
+        before = [path.stat().st_mtime_ns for path in files(tmp_path, cell)]
+        save(tmp_path, cell, modules=make_modules(cell, seed))
+        for path, time in zip(files(tmp_path, cell), before, strict=True):
+            os.utime(path, ns=(time, time))
+
+    assert describe() is None
+    save(tmp_path, cell)
+    real = torch.load
+    monkeypatch.setattr(torch, "load", counted)
+    for seed in (None, 1):
+        if seed:
+            replace(seed)
+        n_read = 0
+        described = describe()
+        assert described is describe() is not None
+        assert n_read == len(files(tmp_path, cell))
+        found = load(tmp_path, cell)
+        versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+        assert_equal(described["versions"], versions)
+        assert described["digest"] == found.digest
+        assert_equal((described["config"], described["results"]), (found.config, found.results))
+    files(tmp_path, cell)[-1].write_bytes(b"torn")
+    with refused(files(tmp_path, cell)[-1]):
+        describe()
+    files(tmp_path, cell)[0].unlink()
+    assert describe() is None
 
 
 # Files that do not belong together or are not what their name says
 
 
-def test_a_missing_network_is_refused(tmp_path: Path) -> None:
-    for cell in CELLS:
-        with refused(files(tmp_path, cell)[0]):
-            load(tmp_path, cell)
-
-
-@pytest.mark.parametrize("part", ["encoder", "head"])
+@pytest.mark.parametrize("wrong", ["no encoder", "no head", "another head", "another encoder"])
 def test_half_a_network_is_refused_and_does_not_count_as_finished(
-    tmp_path: Path, part: str
+    tmp_path: Path, wrong: str
 ) -> None:
     save(tmp_path, SUPCON)
-    paths.checkpoints(tmp_path, SUPCON, 3)[part].unlink()
-    with refused():
+    kind, part = wrong.split()
+    if kind == "another":
+        save(tmp_path / "b", SUPCON, modules=make_modules(SUPCON, seed=1))
+        other = paths.checkpoints(tmp_path / "b", SUPCON, 3)[part]
+        other.replace(paths.checkpoints(tmp_path, SUPCON, 3)[part])
+    else:
+        paths.checkpoints(tmp_path, SUPCON, 3)[part].unlink()
+    with refused(files(tmp_path, SUPCON)[0]):
         load(tmp_path, SUPCON)
     assert checkpoints.describe(tmp_path, SUPCON, 3) is None
 
 
-def test_encoder_and_head_of_different_networks_are_refused(tmp_path: Path) -> None:
-    save(tmp_path / "a", SUPCON)
-    save(tmp_path / "b", SUPCON, modules=make_modules(SUPCON, seed=1))
-    head = paths.checkpoints(tmp_path / "b", SUPCON, 3)["head"]
-    head.replace(paths.checkpoints(tmp_path / "a", SUPCON, 3)["head"])
-    with refused():
-        load(tmp_path / "a", SUPCON)
-    assert checkpoints.describe(tmp_path / "a", SUPCON, 3) is None
-
-
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@OF_EACH_CELL
 @pytest.mark.parametrize(
-    ("other", "other_id", "key"),
+    ("other", "other_id", "key", "n_renamed"),
     [
-        ({}, 4, "network_id"),
-        ({"sparsity": 0.95}, 3, "sparsity"),
-        ({"pruning_method": "later_GMP"}, 3, "pruning_method"),
+        ({}, 4, "network_id", 2),
+        ({}, 4, "network_id", 1),  # the encoder alone
+        ({"sparsity": 0.95}, 3, "sparsity", 2),
+        ({"pruning_method": "later_GMP"}, 3, "pruning_method", 2),
     ],
 )
 def test_files_named_otherwise_than_their_contents_are_refused(
-    tmp_path: Path, cell: Cell, other: dict[str, Any], other_id: int, key: str
+    tmp_path: Path, cell: Cell, other: dict[str, Any], other_id: int, key: str, n_renamed: int
 ) -> None:
-    save(tmp_path, cell)
     renamed = cell._replace(**other)
-    for old, new in zip(files(tmp_path, cell), files(tmp_path, renamed, other_id), strict=True):
-        old.rename(new)
-    with refused(key):
-        load(tmp_path, renamed, other_id)
-    with refused(key):
-        checkpoints.describe(tmp_path, renamed, other_id)
-
-
-def test_an_encoder_alone_with_another_name_is_refused(tmp_path: Path) -> None:
-    """The head's contents agree with its name, the encoder's do not."""
-    save(tmp_path, SUPCON, 3)
-    save(tmp_path, SUPCON, 4)
-    files(tmp_path, SUPCON, 3)[0].replace(files(tmp_path, SUPCON, 4)[0])
-    with refused("network_id"):
-        load(tmp_path, SUPCON, 4)
-
-
-def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    save(tmp_path, SUPERVISED, widen_factor=2)
-    with refused(files(tmp_path, SUPERVISED)[0]):
-        load(tmp_path, SUPERVISED)
-
-
-def test_a_training_state_is_no_network(tmp_path: Path) -> None:
-    path = files(tmp_path, SUPERVISED)[0]
-    checkpoints.write(path, {"config": {}, "modules": {"network": {}}, "masks": {}})
-    with refused(path):
-        load(tmp_path, SUPERVISED)
+    save(tmp_path, renamed, other_id)
+    save(tmp_path, cell)
+    pairs = zip(files(tmp_path, cell), files(tmp_path, renamed, other_id), strict=True)
+    for old, new in list(pairs)[:n_renamed]:
+        old.replace(new)
+    for look in (load, lambda *network: checkpoints.describe(*network)):
+        with refused(key):
+            look(tmp_path, renamed, other_id)
 
 
 @pytest.mark.parametrize(
-    "contents",
+    "stored",
     [
         {},
-        [],
         torch.zeros(3),
-        {"digest": None},
-        {"digest": "0" * 32},
         {"digest": torch.zeros(3)},
-        {"digest": "0" * 32, "dtype": torch.float32},
-        {"digest": "0" * 32, ("a", 1): 1},
-        {"digest": "0" * 32, "complex": 1j},
+        {"digest": "0" * 32},
+        {"digest": "0" * 32, ("a", 1): torch.float32},
         wide_resnet.build(10, 1, 10, 0.0, 0).state_dict(),
+        "another architecture",
+        "a training state",
     ],
-    ids=lambda contents: type(contents).__name__,
+    ids=range(8),
 )
-def test_other_files_of_torch_are_refused(tmp_path: Path, contents: Any) -> None:
+def test_other_files_of_torch_are_refused(tmp_path: Path, stored: Any) -> None:
     path = files(tmp_path, SUPERVISED)[0]
-    torch.save(contents, path)
+    if stored == "another architecture":
+        save(tmp_path, SUPERVISED, widen_factor=2)
+    elif stored == "a training state":
+        checkpoints.write(path, {"config": {}, "modules": {"network": {}}, "masks": {}})
+    else:
+        torch.save(stored, path)
     with refused(path):
         load(tmp_path, SUPERVISED)
 
@@ -365,7 +407,7 @@ def test_a_flipped_bit_anywhere_in_a_network_is_refused_or_harmless(tmp_path: Pa
 def test_a_flipped_bit_among_names_and_types_is_refused_or_harmless(tmp_path: Path) -> None:
     """They come first in a file, before the weights."""
     path = tmp_path / "a.pt"
-    contents = {
+    stored = {
         "learner": "supervised",
         "sparsity": 0.9,
         "network_id": 3,
@@ -373,43 +415,49 @@ def test_a_flipped_bit_among_names_and_types_is_refused_or_harmless(tmp_path: Pa
         "masks": {"a.weight": torch.tensor([[True, False, True]] * 4)},
         "results": {"test_accuracy": 0.5, "history": [{"epoch": 1, "loss": None}]},
     }
-    checkpoints.write(path, contents)
+    checkpoints.write(path, stored)
     assert flip(path, range(900), seed=1) > 300
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.999])
-def test_truncated_files_are_refused(tmp_path: Path, cell: Cell, share: float) -> None:
+@OF_EACH_CELL
+def test_truncated_files_are_refused(tmp_path: Path, cell: Cell) -> None:
     save(tmp_path, cell)
     for path in files(tmp_path, cell):
         whole = path.read_bytes()
-        path.write_bytes(whole[: int(share * len(whole))])
-        with refused(path):
-            load(tmp_path, cell)
-        with refused(path):
-            checkpoints.describe(tmp_path, cell, 3)
+        for share in (0, 0.1, 0.5, 0.9, 0.999):
+            path.write_bytes(whole[: int(share * len(whole))])
+            with refused(path):
+                load(tmp_path, cell)
         path.write_bytes(whole)
     load(tmp_path, cell)
 
 
-def test_a_changed_weight_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda stored: stored["model"]["fc.bias"].__setitem__(0, 1e-40),
+        lambda stored: stored["model"]["fc.bias"].__setitem__(9, -0.0),
+        lambda stored: stored["masks"]["fc.weight"].logical_not_(),
+        lambda stored: stored["results"].update(test_accuracy=0.99),
+        lambda stored: stored["results"]["nested"][0]["tensor"].add_(1),
+        lambda stored: stored["config"].update(seed=4),
+        lambda stored: stored.update(network_id=4),
+    ],
+    ids=["weight", "sign of zero", "mask", "result", "tensor in a list", "config", "id"],
+)
+def test_a_changed_value_is_refused(tmp_path: Path, change: Callable[[Any], object]) -> None:
     """Nothing but the digest can know: the file is a perfect archive."""
     save(tmp_path, SUPERVISED)
     path = files(tmp_path, SUPERVISED)[0]
-    for change in (
-        lambda contents: contents["model"]["fc.bias"].__setitem__(0, 1e-40),
-        lambda contents: contents["model"]["fc.bias"].__setitem__(9, -0.0),
-        lambda contents: contents["masks"]["fc.weight"].logical_not_(),
-        lambda contents: contents["results"].update(test_accuracy=0.99),
-        lambda contents: contents["config"].update(seed=4),
-        lambda contents: contents.update(network_id=4),
-    ):
-        contents = torch.load(path, weights_only=True)
-        change(contents)
-        other = tmp_path / "other.pt"
-        torch.save(contents, other)
-        with refused(other, "damaged"):
-            checkpoints.read(other)
+    stored = checkpoints.read(path)
+    del stored["digest"]
+    stored["results"]["nested"] = [{"tensor": torch.zeros(3)}]
+    checkpoints.write(path, stored)
+    stored = torch.load(path, weights_only=True)
+    change(stored)
+    torch.save(stored, path)
+    with refused(path, "damaged"):
+        checkpoints.read(path)
 
 
 class Bomb:
@@ -422,51 +470,38 @@ class Bomb:
         return (Path.touch, (self.canary,))
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@OF_EACH_CELL
 def test_a_pickle_bomb_is_refused_and_does_not_go_off(tmp_path: Path, cell: Cell) -> None:
     canary = tmp_path / "canary"
     bomb = Bomb(canary)
     save(tmp_path, cell)
-    contents = torch.load(files(tmp_path, cell)[0], weights_only=True)
-    archive = io.BytesIO()
-    torch.save(contents | {"config": bomb}, archive)
-    old_format = io.BytesIO()
-    torch.save(contents | {"config": bomb}, old_format, _use_new_zipfile_serialization=False)
+    path = files(tmp_path, cell)[0]
+    stored = torch.load(path, weights_only=True)
+    archive, old_format = io.BytesIO(), io.BytesIO()
+    torch.save(stored | {"config": bomb}, archive)
+    torch.save(stored | {"config": bomb}, old_format, _use_new_zipfile_serialization=False)
     for bytes_ in (archive.getvalue(), old_format.getvalue(), pickle.dumps(bomb, protocol=2)):
-        files(tmp_path, cell)[0].write_bytes(bytes_)
-        with refused(files(tmp_path, cell)[0]):
-            load(tmp_path, cell)
-        with refused():
-            checkpoints.describe(tmp_path, cell, 3)
+        path.write_bytes(bytes_)
+        for look in (load, lambda *network: checkpoints.describe(*network, 3)):
+            with refused(path):
+                look(tmp_path, cell)
     assert not canary.exists()
     torch.load(io.BytesIO(archive.getvalue()), weights_only=False)
     assert canary.exists()  # the bomb does work
 
 
-def test_a_signal_while_a_file_is_read_is_not_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [Interrupted(signal.SIGTERM), MemoryError()], ids=repr)
+def test_a_signal_or_a_lack_of_memory_while_a_file_is_read_is_not_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     """Else the user would be told to remove a good network."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
     save(tmp_path, SUPERVISED)
-
-    def interrupt(*_: Any, **__: Any) -> None:
-        raise Interrupted(signal.SIGTERM)
-
-    monkeypatch.setattr(torch, "load", interrupt)
-    with pytest.raises(Interrupted):
-        load(tmp_path, SUPERVISED)
-
-
-def test_a_lack_of_memory_while_a_file_is_read_is_not_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(tmp_path, SUPERVISED)
-
-    def exhaust(*_: Any, **__: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(torch, "load", exhaust)
-    with pytest.raises(MemoryError):
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
         load(tmp_path, SUPERVISED)
 
 
@@ -488,137 +523,74 @@ def test_a_lack_of_memory_while_a_file_is_read_is_not_damage(
 def test_weights_that_are_not_finite_are_never_stored(
     tmp_path: Path, cell: Cell, module: str, name: str, value: float
 ) -> None:
-    save(tmp_path, cell)
-    before = load(tmp_path, cell)
     broken = make_modules(cell, seed=1)
-    broken[module].state_dict()[name].view(-1)[5] = value
+    tensor = broken[module].state_dict()[name]
+    tensor[(-1,) * tensor.ndim] = value
     with pytest.raises(Failure, match=name) as failure:
         save(tmp_path, cell, modules=broken)
     assert failure.value.code == EXIT_NON_FINITE
-    after = load(tmp_path, cell)  # the previous network is still there, and whole
-    assert after.digest == before.digest
-    assert_equal(dict(after.network.state_dict()), dict(before.network.state_dict()))
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        p.name for p in files(tmp_path, cell)
-    )
+    assert checkpoints.describe(tmp_path, cell, 3) is None
 
 
-def full_disk(contents: Any, path: Path) -> None:
-    path.write_bytes(b"the first half")
+real_write = Path.write_bytes
+
+
+def full_disk(path: Path, _: memoryview) -> None:
+    real_write(path, b"the first half")
     raise OSError(28, "No space left on device")
 
 
-def half_written(contents: Any, path: Path) -> None:
-    archive = io.BytesIO()
-    torch.serialization.save(contents, archive)
-    path.write_bytes(archive.getvalue()[: len(archive.getvalue()) // 2])
+def half(path: Path, data: memoryview) -> None:
+    real_write(path, data[: len(data) // 2])
 
 
-def one_bit_wrong(contents: Any, path: Path) -> None:
-    archive = io.BytesIO()
-    torch.serialization.save(contents, archive)
-    written = bytearray(archive.getvalue())
+def one_bit_wrong(path: Path, data: memoryview) -> None:
+    written = bytearray(data)
     written[len(written) // 2] ^= 1
-    path.write_bytes(written)
+    real_write(path, written)
 
 
-@pytest.mark.parametrize("broken_save", [full_disk, half_written, one_bit_wrong])
+@pytest.mark.parametrize("broken_write", [full_disk, half, one_bit_wrong])
 def test_a_write_that_fails_leaves_the_previous_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_save: Callable[[Any, Path], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_write: Callable[..., None]
 ) -> None:
     save(tmp_path, SUPERVISED)
     path = files(tmp_path, SUPERVISED)[0]
     before = path.read_bytes()
-    contents = {"model": {"weight": torch.arange(100_000.0)}}
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_dump", broken_save)
-        with pytest.raises((OSError, Failure)):
-            checkpoints.write(path, contents)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-    checkpoints.write(path, contents)
-    assert path.read_bytes() != before
-
-
-def test_a_rename_that_fails_leaves_the_previous_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save(tmp_path, SUPERVISED)
-    path = files(tmp_path, SUPERVISED)[0]
-    before = path.read_bytes()
-
-    def refuse(self: Path, target: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(target))
-
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(PermissionError):
+    with monkeypatch.context() as patch, pytest.raises((OSError, Failure)):
+        patch.setattr(Path, "write_bytes", broken_write)
         save(tmp_path, SUPERVISED, modules=make_modules(SUPERVISED, seed=1))
     assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert contents(tmp_path) == {path.name}
 
 
-def test_a_new_network_replaces_the_previous_one(tmp_path: Path) -> None:
-    for cell in CELLS:
-        save(tmp_path, cell)
-        other = save(tmp_path, cell, modules=make_modules(cell, seed=1))
-        stored = load(tmp_path, cell).network.state_dict()
-        assert_equal(dict(stored), dict(other["network"].state_dict()))
+@OF_EACH_CELL
+def test_a_new_network_replaces_the_previous_one(tmp_path: Path, cell: Cell) -> None:
+    save(tmp_path, cell)
+    other = save(tmp_path, cell, modules=make_modules(cell, seed=1))
+    stored = load(tmp_path, cell).network.state_dict()
+    assert_equal(dict(stored), dict(other["network"].state_dict()))
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_a_damaged_copy_of_an_encoder_stops_nothing(
-    tmp_path: Path, half: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Beside a pair that belongs together it is not even read."""
-    save(tmp_path, SUPCON)
-    encoder = paths.checkpoints(tmp_path, SUPCON, 3)["encoder"]
-    before = paths.previous(encoder)
-    before.write_bytes(encoder.read_bytes()[:100])
-    if half:
-        save(tmp_path / "b", SUPCON, modules=make_modules(SUPCON, seed=1))
-        paths.checkpoints(tmp_path / "b", SUPCON, 3)["encoder"].replace(encoder)
-    checkpoints.settle(tmp_path, SUPCON, 3)
-    assert not before.exists()
-    aside = before.with_name(f"{before.name}.corrupt")
-    assert aside.exists() == half
-    assert capsys.readouterr().err.count(aside.name) == half
-
-
-def test_a_second_file_that_cannot_be_written_does_not_cost_the_previous_network(
+def test_a_pair_of_which_only_the_encoder_was_replaced_counts_as_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Encoder and head count as one: both are written, or neither."""
+    """The disk is full after the encoder, which comes first; the network is made again."""
     save(tmp_path, SUPCON)
-    digest = load(tmp_path, SUPCON).digest
-    calls: list[Path] = []
-    real_dump = checkpoints._dump
+    before = [path.read_bytes() for path in files(tmp_path, SUPCON)]
 
-    def second_fails(contents: Any, path: Path) -> None:
-        calls.append(path)
-        if len(calls) == 2:
-            full_disk(contents, path)
-        real_dump(contents, path)
+    def second_fails(path: Path, data: memoryview) -> None:
+        (full_disk if "head" in path.name else real_write)(path, data)
 
-    monkeypatch.setattr(checkpoints, "_dump", second_fails)
-    with pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "write_bytes", second_fails)
         save(tmp_path, SUPCON, modules=make_modules(SUPCON, seed=1))
-    assert load(tmp_path, SUPCON).digest == digest
-
-
-@pytest.mark.parametrize(
-    "nest",
-    [lambda t: [t], lambda t: [{"a": t}], lambda t: (t,)],
-    ids=["list", "list of dicts", "tuple"],
-)
-def test_the_digest_covers_tensors_wherever_they_are(
-    tmp_path: Path, nest: Callable[[Tensor], Any]
-) -> None:
-    path = tmp_path / "a.pt"
-    checkpoints.write(path, {"values": nest(torch.zeros(3))})
-    contents = torch.load(path, weights_only=True)
-    torch.save(contents | {"values": nest(torch.ones(3))}, path)
-    with refused(path):
-        checkpoints.read(path)
+    after = [path.read_bytes() for path in files(tmp_path, SUPCON)]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
+    assert contents(tmp_path) == {path.name for path in files(tmp_path, SUPCON)}
+    assert checkpoints.describe(tmp_path, SUPCON, 3) is None
+    save(tmp_path, SUPCON, modules=make_modules(SUPCON, seed=1))
+    assert load(tmp_path, SUPCON).digest
 
 
 @pytest.mark.parametrize(
@@ -638,8 +610,8 @@ def test_the_digest_covers_tensors_wherever_they_are(
 def test_tensors_of_every_kind_survive(tmp_path: Path, tensor: Tensor) -> None:
     path = tmp_path / "a.pt"
     digest = checkpoints.write(path, {"values": [tensor, None, "text"]})
-    contents = checkpoints.read(path)
-    assert contents["digest"] == digest
-    found = contents["values"][0]
+    stored = checkpoints.read(path)
+    assert stored["digest"] == digest
+    found = stored["values"][0]
     assert found.dtype == tensor.dtype
     assert torch.equal(found.nan_to_num(7), tensor.nan_to_num(7))
