@@ -68,7 +68,7 @@ def stop_requested() -> int | None:
 
 
 def _remember_signal(signum: int, _frame: object) -> None:
-    """Schedulers send a signal twice, or send another one after it: only the first one counts. A user
+    """Schedulers send a signal twice, or send another one after it: only the first counts. A user
     who then presses Ctrl-C wants to leave at once (files in place stay intact)."""
     global _stop_signal
     if _stop_signal is None:
@@ -134,7 +134,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether reading failed because of the machine (no memory, a disk that does not answer) and not
+    """Whether reading failed because of the machine (no memory, a disk that does not answer), not
     because of the file. A file that is cut gives EINVAL, a folder in its place EISDIR."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL, errno.EISDIR)
@@ -147,8 +147,8 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def memory_for(flag: str, size: int) -> Iterator[None]:
-    """A block of work on `size` images at once, as this flag says. Raises Failure(EXIT_MEMORY), which
-    names flag and size, if memory does not suffice."""
+    """A block of work on `size` images at once, as this flag says. Raises Failure(EXIT_MEMORY),
+    with flag and size, if memory does not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

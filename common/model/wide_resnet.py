@@ -143,8 +143,8 @@ def build_projection(width: int, kind: str, *seed: int | str) -> ProjectionHead:
 
 
 def prunable(network: nn.Module) -> dict[str, Tensor]:
-    """The prunable weights by name: those of convolutions and of the classifier; never biases, batch
-    norm or the projection head."""
+    """The prunable weights by name: those of convolutions and of the classifier; never biases,
+    batch norm or the projection head."""
     return {
         f"{name}.weight": module.weight
         for name, module in network.named_modules()

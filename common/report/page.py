@@ -64,7 +64,7 @@ def _template() -> Any:
 
 
 def lay_out_images(cells: dict[Cell, Arrays]) -> tuple[dict[str, Any], str]:
-    """The data of the gallery's script, and one picture with every image that is a PIE in some cell.
+    """The data of the gallery's script, and one picture with all images that are PIEs somewhere.
 
     images: [index, label] of each tile; pies: of each PIE of each cell the number of the cell and
     the tile, the modal labels and their votes, and the columns of by_image.GALLERY (null where an
