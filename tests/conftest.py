@@ -14,32 +14,25 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from running import PREFIXES, Study, chain, run
+from running import PREFIXES, Study, chain, run_process, succeed
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "umap: imports UMAP, which compiles for seconds")
-
-
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The whole study, both learning methods at once. Only to be read."""
     folder = tmp_path_factory.mktemp("study")
-    commands = {learner: chain(learner) for learner in PREFIXES}
-    with ThreadPoolExecutor(len(commands)) as pool:
+    with ThreadPoolExecutor(len(PREFIXES)) as pool:
         results = pool.map(
-            lambda chain: [run(folder, *command) for command in chain], commands.values()
+            lambda learner: {c: succeed(folder, c, run_process) for c in chain(learner)}, PREFIXES
         )
-        return Study(folder, commands, dict(zip(commands, results, strict=True)))
+    return Study(folder, {command: result for of in results for command, result in of.items()})
 
 
 @pytest.fixture
 def study_copy(study: Study, tmp_path: Path) -> Study:
     """A copy of the study that a test may change; files keep their times."""
-    folder = tmp_path / "study"
-    shutil.copytree(study.folder, folder)
-    return Study(folder, study.commands, study.results)
+    return Study(Path(shutil.copytree(study.folder, tmp_path / "study")), study.results)
