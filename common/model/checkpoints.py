@@ -114,16 +114,25 @@ def from_path(path: str | Path, device: str | torch.device = "cpu") -> Checkpoin
     found = paths.locate(Path(path))
     if found is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: not named as a network of this project")
-    return load(*found, torch.device(device))
+    # A network of this project may have the cell and id of a released one.
+    look = read_parts if paths.network_of(Path(path)) else _read_released
+    return _from_parts(Path(path), look(*found), torch.device(device))
 
 
 def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Checkpoint:
     """Read, verify and rebuild one network. Raises Failure(EXIT_CHECKPOINT) naming the file."""
-    parts = read_parts(models, cell, network_id)
+    path = next(iter(paths.checkpoints(models, cell, network_id).values()))
+    return _from_parts(path, read_parts(models, cell, network_id), device)
+
+
+def _from_parts(
+    asked: Path, parts: dict[Path, Contents] | None, device: torch.device
+) -> Checkpoint:
+    """The network of these parts. Raises Failure(EXIT_CHECKPOINT), which names the file asked for
+    if there are none, else the one that is wrong."""
     if parts is None:
-        path = next(iter(paths.checkpoints(models, cell, network_id).values()))
         raise Failure(
-            EXIT_CHECKPOINT, f"{path}: missing, or its encoder and head are not of one network"
+            EXIT_CHECKPOINT, f"{asked}: missing, or its encoder and head are not of one network"
         )
     path, last = list(parts.items())[-1]
     try:

@@ -41,8 +41,8 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
     try:
         found = architecture(state)
     except ValueError as error:
-        raise Failure(EXIT_CHECKPOINT, f"{path}: {error}") from error
-    model = _fit(path, state, found)
+        raise Failure(EXIT_CHECKPOINT, f"{_file_of(str(error), files)}: {error}") from error
+    model = _fit(files, state, found)
     weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**found))}
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     total = sum(weight.numel() for weight in weights.values())
@@ -124,7 +124,12 @@ def architecture(state: State) -> dict[str, Any]:
     return {"depth": depth, "widen_factor": widen_factor, "n_classes": n_classes, "dropout": 0.0}
 
 
-def _fit(path: Path, state: State, architecture: dict[str, Any]) -> State:
+def _file_of(parameter: str, files: dict[str, Path]) -> Path:
+    """The file in which a parameter lies, or should: the classifier's in SupCon's head."""
+    return files["head"] if "head" in files and "fc." in parameter else next(iter(files.values()))
+
+
+def _fit(files: dict[str, Path], state: State, architecture: dict[str, Any]) -> State:
     """The state in the order of our network, after checking names, shapes and values."""
     with torch.random.fork_rng(devices=[]):
         expected = WideResNet(**architecture).state_dict()
@@ -145,6 +150,7 @@ def _fit(path: Path, state: State, architecture: dict[str, Any]) -> State:
         ),
     ):
         if names:
+            path = _file_of(names[0], files)
             raise Failure(EXIT_CHECKPOINT, f"{path}: {what} {', '.join(names[:3])} …")
     return {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
 
@@ -154,7 +160,8 @@ def find(models: Path, cell: Cell, network_id: int) -> dict[str, Path] | None:
     if several could be meant (of other epochs, say)."""
     found = paths.released_networks(models).get((cell, network_id), [])
     if len(found) > 1:
-        names = sorted({path.name for candidate in found for path in candidate.values()})
+        candidates = {path for candidate in found for path in candidate.values()}
+        names = sorted(str(path.relative_to(models.parent)) for path in candidates)
         message = f"{models.parent}: several files could be {cell} id {network_id}; keep one of "
         raise Failure(EXIT_CHECKPOINT, message + ", ".join(names))
     return found[0] if found else None
