@@ -17,7 +17,7 @@ from common.analysis.q_score import low_score_detects, q_score
 embeddings = hnp.arrays(
     np.float32,
     st.tuples(st.integers(1, 6), st.integers(3, 12)),
-    elements=st.floats(0, 10, width=32, allow_subnormal=False),
+    elements=st.floats(-10, 10, width=32, allow_subnormal=False),
 )
 
 
@@ -49,14 +49,11 @@ def test_k_equal_active_features_of_d(k_of_d: tuple[int, int]) -> None:
 @given(embeddings)
 def test_agrees_with_a_loop(embedding: np.ndarray) -> None:
     embedding = embedding + np.linspace(0, 1, embedding.shape[1], dtype=np.float32)  # not constant
+    before = embedding.copy()
     scores = q_score(embedding)
-    for row, expected in enumerate(naive(embedding)):
-        assert tuple(part[row] for part in scores) == pytest.approx(expected, rel=1e-6)
-
-
-def test_negative_features_count_by_magnitude_in_l1() -> None:
-    h = np.random.default_rng(0).normal(size=(20, 16))
-    assert np.stack(q_score(h), axis=1) == pytest.approx(np.array(naive(h)), rel=1e-9)
+    assert np.array_equal(embedding, before)
+    assert {score.dtype for score in scores} == {np.dtype(np.float64)}
+    assert np.stack(scores, axis=1) == pytest.approx(np.array(naive(embedding)), rel=1e-6)
 
 
 @given(embeddings, st.floats(1e-3, 1e3), st.randoms(use_true_random=False))
@@ -89,19 +86,6 @@ def test_undefined_rows_leave_the_others_alone() -> None:
     for score, expected in zip(q_score(h), alone, strict=True):
         assert np.isnan(score).tolist() == [False, True, False, True, False]
         assert score[[0, 2, 4]].tolist() == expected.tolist()
-
-
-def test_q_is_z_over_l1() -> None:
-    scores = q_score(np.random.default_rng(1).uniform(size=(50, 8)))
-    assert scores.q.tolist() == (scores.z / scores.l1).tolist()
-    assert scores.q.dtype == np.float64
-
-
-def test_the_embeddings_are_not_changed() -> None:
-    h = np.random.default_rng(2).uniform(size=(4, 8)).astype(np.float32)
-    before = h.copy()
-    q_score(h)
-    assert h.tolist() == before.tolist()
 
 
 @pytest.mark.parametrize("shape", [(8,), (2, 3, 4)])
