@@ -8,13 +8,15 @@ import os
 # UMAP's numba would set that of the whole process, torch included.
 os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
+import multiprocessing
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import hypothesis
 import pytest
-from running import PREFIXES, Study, chain, run_process, succeed
+from running import PREFIXES, Study, run_chain
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -25,11 +27,9 @@ hypothesis.settings.load_profile("repeatable")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """The whole study, both learning methods at once. Only to be read."""
     folder = tmp_path_factory.mktemp("study")
-    with ThreadPoolExecutor(len(PREFIXES)) as pool:
-        results = pool.map(
-            lambda learner: {c: succeed(folder, c, run_process) for c in chain(learner)}, PREFIXES
-        )
-    return Study(folder, {command: result for of in results for command, result in of.items()})
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        supervised, supcon = pool.map(partial(run_chain, folder), PREFIXES)
+    return Study(folder, supervised | supcon)
 
 
 @pytest.fixture

@@ -81,6 +81,11 @@ def chain(learner: str) -> list[Command]:
     ]
 
 
+def run_chain(folder: Path, learner: str) -> dict[Command, Result]:
+    """Run these commands in order, in one process."""
+    return {command: succeed(folder, command) for command in chain(learner)}
+
+
 @dataclass(frozen=True)
 class Result:
     """How a script ended."""
