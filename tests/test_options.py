@@ -204,16 +204,6 @@ def test_the_digits_preset_is_smaller_in_everything_that_takes_time(kind: str) -
             assert digits[name] < paper[name], name
 
 
-@every_preset
-@every_making
-@pytest.mark.parametrize("learner", ["supervised", "SupCon"])
-def test_a_preset_leaves_nothing_open(learner: str, kind: str, preset: str) -> None:
-    recipe = parse(kind, "--preset", preset, learner=learner).recipe
-    assert {name for name, value in recipe.items() if value is None} <= {
-        *("limit", "begin_step", "end_step", "frequency")
-    }
-
-
 GIVEN = {
     **{"epochs": "7", "batch_size": "17", "learning_rate": "0.125", "weight_decay": "0.0"},
     **{"model_depth": "22", "widen_factor": "3", "dropout": "0.25", "warmup_epochs": "2.5"},

@@ -21,90 +21,57 @@ N = 24
 LABEL = np.arange(N) % 3
 IS_PIE = np.arange(N) % 5 == 0  # images 0, 5, 10, 15, 20: classes 0, 2, 1, 0, 2
 CLASSES = np.array(["cat", "dog", "ship"])
-
-
-def heading() -> Arrays:
-    return {
-        "learner": np.array("SupCon"),
-        "pruning_method": np.array("later_GMP"),
-        "sparsity": np.array("0.95"),
-        "n_models": np.array(7),
-        "n_examples": np.array(N),
-        "ids": np.arange(7),
-    }
+Draw = Callable[[Arrays], Figure]
 
 
 def numbers(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(1, 2, size=shape)
 
 
-def pies_by_class() -> Arrays:
-    return heading() | {"label": LABEL, "is_pie": IS_PIE, "classes": CLASSES}
-
-
-def common_pies() -> Arrays:
-    other = np.arange(N) % 10 == 0  # 0, 10, 20: all of them PIEs of the first learner too
-    other[1] = True
-    return heading() | {
+HEADING = {
+    "learner": np.array("SupCon"),
+    "pruning_method": np.array("later_GMP"),
+    "sparsity": np.array("0.95"),
+    "n_models": np.array(7),
+    "n_examples": np.array(N),
+    "ids": np.arange(7),
+}
+BY_CLASS = HEADING | {"label": LABEL, "classes": CLASSES}
+BY_IMAGE = HEADING | {"is_pie": IS_PIE}
+COUNTS = np.random.default_rng(10).integers(5, 20, size=(3, 50))
+EXAMPLES = {
+    plots.pies_by_class: BY_CLASS | BY_IMAGE,
+    plots.common_pies: BY_CLASS
+    | {
         "learners": np.array(["supervised", "SupCon"]),
         "learner": np.array("supervised and SupCon"),
-        "label": LABEL,
-        "is_pie": np.stack([IS_PIE, other]),
-        "classes": CLASSES,
-    }
-
-
-def disagreement() -> Arrays:
-    return heading() | {
-        "label": LABEL,
-        "differ_dense": np.arange(N) < 4,
-        "differ_pruned": np.arange(N) % 3 == 1,
-        "classes": CLASSES,
-    }
-
-
-def score_scatter() -> Arrays:
-    scores = {"dense": numbers(0, N), "pruned": numbers(1, N) - 1}
-    return heading() | scores | {"score": np.array("Q-Score"), "is_pie": IS_PIE}
-
-
-def depth_scatter() -> Arrays:
-    depths = {"dense": np.arange(N) % 4 + 0.0, "pruned": np.arange(N) % 6 + 0.0}
-    return heading() | depths | {"target": np.array("prediction"), "is_pie": IS_PIE}
-
-
-def depth_against_q() -> Arrays:
-    return heading() | {
-        "q_dense": numbers(2, N),
-        "q_pruned": numbers(3, N),
-        "depth_dense": numbers(4, N),
-        "depth_pruned": numbers(5, N),
-        "target": np.array("label"),
-        "is_pie": IS_PIE,
-    }
-
-
-def probe_accuracy() -> Arrays:
-    accuracies = {"accuracy_dense": numbers(6, 7, 10) / 2, "accuracy_pruned": numbers(7, 7, 10) / 2}
-    return heading() | accuracies | {"target": np.array("label"), "is_pie": IS_PIE}
-
-
-def embedding_map() -> Arrays:
-    predicted = np.stack([LABEL, (LABEL + (np.arange(N) < 6)) % 3])
-    return {
+        # of the second learner images 0, 1, 10, 20: all but 1 are PIEs of the first one too
+        "is_pie": np.stack([IS_PIE, np.isin(np.arange(N), [0, 1, 10, 20])]),
+    },
+    plots.disagreement: BY_CLASS
+    | {"differ_dense": np.arange(N) < 4, "differ_pruned": np.arange(N) % 3 == 1},
+    plots.score_scatter: BY_IMAGE
+    | {"dense": numbers(0, N), "pruned": numbers(1, N) - 1, "score": np.array("Q-Score")},
+    plots.depth_scatter: BY_IMAGE
+    | {"dense": np.arange(N) % 4 + 0.0, "pruned": np.arange(N) % 6 + 0.0}
+    | {"target": np.array("prediction")},
+    plots.depth_against_q: BY_IMAGE
+    | {"q_dense": numbers(2, N), "q_pruned": numbers(3, N), "depth_dense": numbers(4, N)}
+    | {"depth_pruned": numbers(5, N), "target": np.array("label")},
+    plots.probe_accuracy: BY_IMAGE
+    | {"accuracy_dense": numbers(6, 7, 10) / 2, "accuracy_pruned": numbers(7, 7, 10) / 2}
+    | {"target": np.array("label")},
+    plots.embedding_map: {
         "title": np.array("UMAP: SupCon global 0.95, id 0"),
         "panels": np.array(["dense", "pruned"]),
         "xy": numbers(8, 2, N, 2),
-        "predicted": predicted,
+        "predicted": np.stack([LABEL, (LABEL + (np.arange(N) < 6)) % 3]),
         "label": LABEL,
         "is_pie": IS_PIE,
         "classes": CLASSES,
         "n_examples": np.array(N),
-    }
-
-
-def training_curves() -> Arrays:
-    return {
+    },
+    plots.training_curves: {
         "stage": np.array(["encoder"] * 4 + ["head"] * 3),
         "epoch": np.array([0, 1, 2, 3, 0, 1, 2]),
         "loss": numbers(9, 7),
@@ -112,56 +79,33 @@ def training_curves() -> Arrays:
         "test_accuracy": np.array([np.nan] * 4 + [0.4, np.nan, 0.6]),
         "network": np.array("SupCon_dense_s0.00_id03"),
         "n_examples": np.array(N),
-    }
-
-
-def class_impact() -> Arrays:
-    return heading() | {
+    },
+    pie_plots.class_impact: BY_CLASS
+    | {
         "effect": np.array([-0.2, 0.05, 0.15]),
         "low": np.array([-0.3, -0.05, 0.1]),
         "high": np.array([-0.1, 0.15, 0.2]),
         "p_value": np.array([0.001, 0.04, 0.01]),
         "q_value": np.array([0.003, 0.06, 0.05]),
-        "classes": CLASSES,
-    }
-
-
-def pies_by_population_size() -> Arrays:
-    counts = np.random.default_rng(10).integers(5, 20, size=(3, 50))
-    return heading() | {"sizes": np.array([2, 4, 7]), "counts": counts, "null": counts // 2}
-
-
-def vote_distances() -> Arrays:
-    return heading() | {"distance": numbers(11, N) - 1, "is_pie": IS_PIE}
-
-
-def overlap_matrix() -> Arrays:
-    return {
+    },
+    pie_plots.pies_by_population_size: HEADING
+    | {"sizes": np.array([2, 4, 7]), "counts": COUNTS, "null": COUNTS // 2},
+    pie_plots.vote_distances: BY_IMAGE | {"distance": numbers(11, N) - 1},
+    pie_plots.overlap_matrix: {
         "cells": np.array(["supervised global 0.90", "SupCon global 0.90"]),
         "n_pies": np.array([17, 23]),
         "jaccard": np.array([[1, 0.25], [0.25, 1]]),
         "expected": np.array([[1, 0.125], [0.125, 1]]),
         "n_models": np.array("7"),
         "n_examples": np.array(N),
-    }
-
-
-EXAMPLES = {
-    plots.pies_by_class: pies_by_class,
-    plots.common_pies: common_pies,
-    plots.disagreement: disagreement,
-    plots.score_scatter: score_scatter,
-    plots.depth_scatter: depth_scatter,
-    plots.depth_against_q: depth_against_q,
-    plots.probe_accuracy: probe_accuracy,
-    plots.embedding_map: embedding_map,
-    plots.training_curves: training_curves,
-    pie_plots.class_impact: class_impact,
-    pie_plots.pies_by_population_size: pies_by_population_size,
-    pie_plots.vote_distances: vote_distances,
-    pie_plots.overlap_matrix: overlap_matrix,
+    },
 }
-Draw = Callable[[Arrays], Figure]
+
+
+def example(draw: Draw) -> Arrays:
+    return {name: array.copy() for name, array in EXAMPLES[draw].items()}
+
+
 every_figure = pytest.mark.parametrize("draw", EXAMPLES, ids=lambda draw: draw.__name__)
 
 
@@ -203,18 +147,18 @@ def heights(axes: Axes) -> dict[str, list[float]]:
 
 @every_figure
 def test_every_figure_says_what_it_shows_and_of_how_many(draw: Draw) -> None:
-    made = EXAMPLES[draw]()
+    made = example(draw)
     text = titles(draw(made))
     assert f"{N} test images" in text or f"{N} training images" in text
     assert "7 networks" in text or "1 network, " in text
     assert "SupCon" in text or draw is pie_plots.overlap_matrix
     assert "later GMP pruning, sparsity 0.95" in text or "sparsity" not in made
-    assert files.same_arrays(made, EXAMPLES[draw]())  # drawing changes no array
+    assert files.same_arrays(made, example(draw))  # drawing changes no array
 
 
 @every_figure
 def test_every_figure_has_a_legend_and_named_axes(draw: Draw) -> None:
-    figure = draw(EXAMPLES[draw]())
+    figure = draw(example(draw))
     if draw is pie_plots.overlap_matrix:  # its cells and numbers are written into it
         return
     assert len(legend_texts(figure)) >= 1
@@ -227,9 +171,9 @@ def test_every_figure_has_a_legend_and_named_axes(draw: Draw) -> None:
 @every_figure
 def test_a_figure_can_be_drawn_again_from_the_file_beside_it(draw: Draw, tmp_path: Path) -> None:
     path = tmp_path / "figures" / "figure.png"
-    style.keep(path, draw, EXAMPLES[draw]())
+    style.keep(path, draw, example(draw))
     stored = files.load_arrays(path.with_suffix(".npz"))
-    assert files.same_arrays(stored, EXAMPLES[draw]())
+    assert files.same_arrays(stored, example(draw))
     assert np.array_equal(image.imread(path), pixels(draw, stored))
     assert {p.name for p in path.parent.iterdir()} == {"figure.png", "figure.npz"}
 
@@ -238,16 +182,16 @@ def test_a_figure_can_be_drawn_again_from_the_file_beside_it(draw: Draw, tmp_pat
 
 
 def test_bars_count_the_pies_of_each_class() -> None:
-    (axes,) = plots.pies_by_class(pies_by_class()).axes
+    (axes,) = plots.pies_by_class(example(plots.pies_by_class)).axes
     assert heights(axes) == {"PIEs (5)": [2, 1, 2]}
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["cat", "dog", "ship"]
-    nothing = pies_by_class() | {"is_pie": np.zeros(N, dtype=bool)}
+    nothing = example(plots.pies_by_class) | {"is_pie": np.zeros(N, dtype=bool)}
     (axes,) = plots.pies_by_class(nothing).axes
     assert heights(axes) == {"PIEs (0)": [0, 0, 0]}
 
 
 def test_common_pies_are_counted_once_for_each_learner() -> None:
-    (axes,) = plots.common_pies(common_pies()).axes
+    (axes,) = plots.common_pies(example(plots.common_pies)).axes
     assert heights(axes) == {
         "supervised, common (3)": [1, 1, 1],
         "supervised, unique (2)": [1, 0, 1],
@@ -257,12 +201,12 @@ def test_common_pies_are_counted_once_for_each_learner() -> None:
 
 
 def test_disagreements_are_counted_by_class() -> None:
-    (axes,) = plots.disagreement(disagreement()).axes
+    (axes,) = plots.disagreement(example(plots.disagreement)).axes
     assert heights(axes) == {"dense (4)": [2, 1, 1], "pruned (8)": [0, 8, 0]}
 
 
 def test_a_scatter_has_the_pies_in_one_colour_and_the_rest_in_another() -> None:
-    a = score_scatter()
+    a = example(plots.score_scatter)
     (axes,) = plots.score_scatter(a).axes
     both = np.stack([a["dense"], a["pruned"]], axis=1)
     assert points(axes, "PIEs (5)").tolist() == both[IS_PIE].tolist()
@@ -281,7 +225,7 @@ def diagonal(a: Arrays) -> list[float]:
 @pytest.mark.filterwarnings("error")
 def test_the_diagonal_of_a_scatter_covers_the_scores_that_are_defined() -> None:
     """Networks pruned to death have constant embeddings, whose scores are undefined."""
-    a = score_scatter()
+    a = example(plots.score_scatter)
     assert diagonal(a) == [a["pruned"].min(), a["dense"].max()]
     a["dense"][a["dense"].argmax()] = a["pruned"][5] = np.nan
     assert diagonal(a) == [np.nanmin(a["pruned"]), np.nanmax(a["dense"])]
@@ -294,7 +238,7 @@ def test_the_diagonal_of_a_scatter_covers_the_scores_that_are_defined() -> None:
 
 
 def test_depths_are_moved_by_less_than_they_differ() -> None:
-    a = depth_scatter()
+    a = example(plots.depth_scatter)
     (axes,) = plots.depth_scatter(a).axes
     shown = points(axes, "other images")
     assert np.array_equal(np.round(shown), np.stack([a["dense"], a["pruned"]], axis=1)[~IS_PIE])
@@ -304,7 +248,7 @@ def test_depths_are_moved_by_less_than_they_differ() -> None:
 
 
 def test_depth_is_drawn_against_q_in_either_population() -> None:
-    a = depth_against_q()
+    a = example(plots.depth_against_q)
     for axes, which in zip(plots.depth_against_q(a).axes, ("dense", "pruned"), strict=True):
         both = np.stack([a[f"q_{which}"], a[f"depth_{which}"]], axis=1)
         assert points(axes, "PIEs").tolist() == both[IS_PIE].tolist()
@@ -313,7 +257,7 @@ def test_depth_is_drawn_against_q_in_either_population() -> None:
 
 
 def test_probe_accuracy_is_the_mean_over_networks_with_its_spread() -> None:
-    a = probe_accuracy()
+    a = example(plots.probe_accuracy)
     (axes,) = plots.probe_accuracy(a).axes
     for line, band, which in zip(
         axes.get_lines(), axes.collections, ("dense", "pruned"), strict=True
@@ -331,7 +275,7 @@ def test_probe_accuracy_is_the_mean_over_networks_with_its_spread() -> None:
 
 
 def test_a_map_marks_classes_pies_and_wrong_predictions() -> None:
-    a = embedding_map()
+    a = example(plots.embedding_map)
     dense, pruned = plots.embedding_map(a).axes
     assert dense.get_title() == f"dense: 0 of {N} wrong"
     assert pruned.get_title() == f"pruned: 6 of {N} wrong"
@@ -345,7 +289,7 @@ def test_a_map_marks_classes_pies_and_wrong_predictions() -> None:
 
 def test_a_map_of_many_classes_tells_them_apart() -> None:
     n = 60
-    a = embedding_map() | {
+    a = example(plots.embedding_map) | {
         "xy": numbers(1, 2, n, 2),
         "predicted": np.stack([np.arange(n)] * 2),
         "label": np.arange(n),
@@ -363,7 +307,7 @@ def test_a_map_of_many_classes_tells_them_apart() -> None:
 
 
 def test_curves_have_a_panel_for_each_stage() -> None:
-    a = training_curves()
+    a = example(plots.training_curves)
     figure = plots.training_curves(a)
     assert [axes.get_title() for axes in figure.axes if axes.get_title()] == ["encoder", "head"]
     lines = {
@@ -380,13 +324,13 @@ def test_curves_have_a_panel_for_each_stage() -> None:
 
 def test_a_dense_cell_has_no_sparsity_in_its_title() -> None:
     dense = {"pruning_method": np.array("dense"), "sparsity": np.array("0.00")}
-    text = titles(plots.pies_by_class(pies_by_class() | dense))
+    text = titles(plots.pies_by_class(example(plots.pies_by_class) | dense))
     assert "SupCon, dense" in text
     assert "sparsity" not in text
 
 
 def test_class_impact_tells_flagged_classes_from_others() -> None:
-    a = class_impact()
+    a = example(pie_plots.class_impact)
     (axes,) = pie_plots.class_impact(a).axes
     shown = {
         container.get_label(): np.stack(container.lines[0].get_data(), axis=1)
@@ -402,7 +346,7 @@ def test_class_impact_tells_flagged_classes_from_others() -> None:
 
 
 def test_pies_by_population_size_have_a_mean_and_a_band() -> None:
-    a = pies_by_population_size()
+    a = example(pie_plots.pies_by_population_size)
     (axes,) = pie_plots.pies_by_population_size(a).axes
     for line, band, name in zip(
         axes.get_lines(), axes.collections, ("counts", "null"), strict=True
@@ -415,14 +359,14 @@ def test_pies_by_population_size_have_a_mean_and_a_band() -> None:
 
 
 def test_every_image_is_in_the_histogram_of_vote_distances() -> None:
-    texts = legend_texts(pie_plots.vote_distances(vote_distances()))
+    texts = legend_texts(pie_plots.vote_distances(example(pie_plots.vote_distances)))
     assert set(texts) == {"PIEs (5)", "other images (19)"}
-    nothing = vote_distances() | {"is_pie": np.zeros(N, dtype=bool)}
+    nothing = example(pie_plots.vote_distances) | {"is_pie": np.zeros(N, dtype=bool)}
     pixels(pie_plots.vote_distances, nothing)
 
 
 def test_an_overlap_is_written_with_what_chance_would_give() -> None:
-    (axes,) = pie_plots.overlap_matrix(overlap_matrix()).axes
+    (axes,) = pie_plots.overlap_matrix(example(pie_plots.overlap_matrix)).axes
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts[1, 0].split() == texts[0, 1].split() == ["0.25", "(0.12)"]
     assert texts[0, 0] == texts[1, 1] == "1.00"
