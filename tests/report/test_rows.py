@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import ROOT, contents
 
@@ -90,6 +90,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(steps)
 def test_the_summary_holds_the_last_word_of_every_analysis(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, list[Row]] | Cell]
