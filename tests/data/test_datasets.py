@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import shutil
+import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +13,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision
 from hypothesis import given, settings
@@ -17,7 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms import functional as TF
 
-from common import runtime
+from common import options, runtime, study
 from common.data import datasets
 from common.data.datasets import Dataset
 from common.runtime import EXIT_DATA, Failure, Interrupted
@@ -26,8 +31,14 @@ CPU = torch.device("cpu")
 Pixels = np.ndarray
 
 
-def load(dataset: str | Path, data_dir: Path = Path("unused"), **limits: int | None) -> Dataset:
-    return datasets.load(str(dataset), data_dir, CPU, **limits)
+def load(
+    dataset: str | Path,
+    data_dir: Path = Path("unused"),
+    image_size: int | None = None,
+    **limits: int | None,
+) -> Dataset:
+    image_size = image_size or study.dataset_words(str(dataset)).image_size
+    return datasets.load_dataset(str(dataset), data_dir, CPU, image_size, **limits)
 
 
 def refusal(dataset: str | Path, data_dir: Path = Path("unused"), **limits: int) -> str:
@@ -69,15 +80,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_digits_have_the_documented_shape(digits: Dataset) -> None:
-    assert digits.name == "digits"
+    assert (digits.name, digits.n_classes) == ("digits", 10)
     assert digits.classes == tuple("0123456789")
-    assert digits.n_classes == 10
     for split, n in ((digits.train, 1297), (digits.test, 500)):
         assert len(split) == n
         assert split.images.shape == (n, 3, 8, 8)
-        assert split.images.dtype == torch.uint8
+        assert (split.images.dtype, split.labels.dtype) == (torch.uint8, torch.int64)
         assert split.labels.shape == (n,)
-        assert split.labels.dtype == torch.int64
         assert split.images.is_contiguous()
 
 
@@ -119,19 +128,13 @@ def test_digits_are_the_same_at_every_call(digits: Dataset) -> None:
 # Mean and standard deviation
 
 
-def test_statistics_are_those_of_the_training_images(digits: Dataset) -> None:
-    pixels = digits.train.images.numpy().astype(np.float64) / 255
-    np.testing.assert_allclose(digits.mean.numpy(), pixels.mean((0, 2, 3)), rtol=1e-6)
-    np.testing.assert_allclose(digits.std.numpy(), pixels.std((0, 2, 3)), rtol=1e-6)
-    assert digits.mean.dtype == digits.std.dtype == torch.float32
-
-
-def test_statistics_of_channels_that_differ() -> None:
+def test_statistics_are_those_of_each_channel() -> None:
     images = torch.from_numpy(noise((7, 3, 5, 5), 0)) // torch.tensor([1, 3, 10])[:, None, None]
     mean, std = datasets.channel_statistics(images.to(torch.uint8))
     pixels = images.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(mean.numpy(), pixels.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(std.numpy(), pixels.std((0, 2, 3)), rtol=1e-6)
+    assert mean.dtype == std.dtype == torch.float32
 
 
 def test_a_channel_of_one_colour_is_refused() -> None:
@@ -150,7 +153,7 @@ def test_normalised_training_images_have_mean_0_and_variance_1(folder: Path) -> 
 
 
 def test_the_released_normalisation_replaces_this_datas_own() -> None:
-    data = datasets.load("digits", Path("unused"), CPU, released_normalisation=True)
+    data = datasets.load_dataset("digits", Path(), CPU, 8, released_normalisation=True)
     assert data.mean.tolist() == pytest.approx([0.4915, 0.4823, 0.4468], rel=1e-6)
     assert data.std.tolist() == pytest.approx([0.2047, 0.2435, 0.2616], rel=1e-6)
 
@@ -196,21 +199,29 @@ def test_a_limit_that_cannot_cover_the_classes_is_refused() -> None:
     assert "--test_limit" in refusal("digits", test_limit=9)
 
 
-@pytest.mark.parametrize("limit", [None, 10, 25, 500, 1250, 1290, 1297, 5000])
-def test_the_count_of_training_digits(limit: int | None) -> None:
-    assert datasets.count_train_images("digits", limit) == len(load("digits", limit=limit).train)
+@pytest.mark.parametrize(
+    ("dataset", "limit", "n_more"),
+    [
+        *(("digits", limit, 0) for limit in (None, 10, 25, 1250, 5000)),
+        *(("folder", limit, 0) for limit in (None, 3, 7, 100)),
+        # Some classes have fewer images than their share of the limit.
+        *(("digits", 1297, 7), ("folder", 9, 1)),
+    ],
+)
+def test_the_count_of_training_images(
+    dataset: str, limit: int | None, n_more: int, folder: Path
+) -> None:
+    name = str(folder) if dataset == "folder" else dataset
+    found = len(load(name, limit=limit).train)
+    assert datasets.count_train_images(name, limit) == found + n_more
 
 
-@pytest.mark.parametrize("limit", [None, 3, 7, 8, 9, 100])
-def test_the_count_of_training_images_of_a_folder(folder: Path, limit: int | None) -> None:
-    counted = datasets.count_train_images(str(folder), limit)
-    assert counted == len(load(folder, limit=limit).train)
-
-
-def test_counting_the_images_of_a_missing_folder_names_it(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="nowhere") as failure:
-        datasets.count_train_images(str(tmp_path / "nowhere"), None)
-    assert failure.value.code == EXIT_DATA
+@pytest.mark.parametrize(
+    ("dataset", "n"), [("cifar10", 50_000), ("cifar100", 50_000), ("svhn", 73_257)]
+)
+def test_the_count_of_downloaded_training_images(dataset: str, n: int) -> None:
+    counts = [datasets.count_train_images(dataset, limit) for limit in (None, 5_000, 90_000)]
+    assert counts == [n, 5_000, n]
 
 
 # Folders of images
@@ -239,61 +250,50 @@ def test_limits_apply_to_folders(folder: Path) -> None:
     assert torch.equal(limited.test.images, whole.test.images[[0, 2, 4]])
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "PNG", "tif"])
-@pytest.mark.parametrize("size", [(64, 64), (45, 70), (20, 33), (32, 50), (8, 8), (1, 1)])
-def test_other_sizes_are_resized(folder: Path, size: tuple[int, int], suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "suffix"),
+    [((64, 64), "png"), ((45, 70), "bmp"), ((20, 33), "PNG"), ((32, 50), "tif"), ((1, 1), "png")],
+)
+@pytest.mark.parametrize("image_size", [16, 32])
+def test_other_sizes_are_resized(
+    folder: Path, size: tuple[int, int], suffix: str, image_size: int
+) -> None:
     pixels = noise((*size, 3), sum(size))
     store(folder / "train" / "aster" / f"-first.{suffix}", pixels)
-    resized = load(folder).train.images[0]
-    expected = TF.resize(torch.from_numpy(pixels).permute(2, 0, 1), [32, 32], antialias=True)
-    assert resized.shape == (3, 32, 32)
-    assert (resized.int() - expected.int()).abs().max() <= 1
+    data = load(folder, image_size=image_size)
+    assert data.train.images.shape == (10, 3, image_size, image_size)
+    square = [image_size, image_size]
+    expected = TF.resize(torch.from_numpy(pixels).permute(2, 0, 1), square, antialias=True)
+    assert (data.train.images[0].int() - expected.int()).abs().max() <= 1
+
+
+GREY, COLOURS = noise((32, 32), 1), noise((32, 32, 3), 2)
+DEEP = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+PALETTE = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 200]], dtype=np.uint8)
+
+
+def of_palette() -> Image.Image:
+    image = Image.fromarray(GREY % 3)
+    image.putpalette(PALETTE.flatten().tolist())
+    return image
 
 
 @pytest.mark.parametrize(
-    ("pixels", "rgb"),
+    ("image", "expected"),
     [
-        (noise((32, 32), 1), lambda p: np.stack([p] * 3, axis=-1)),
-        (
-            np.dstack([noise((32, 32, 3), 2), np.full((32, 32), 255, np.uint8)]),
-            lambda p: p[..., :3],
-        ),
-        (noise((32, 32), 3) > 127, lambda p: np.stack([p * np.uint8(255)] * 3, axis=-1)),
+        (Image.fromarray(GREY), np.stack([GREY] * 3, axis=-1)),
+        (Image.fromarray(np.dstack([COLOURS, np.full_like(GREY, 255)])), COLOURS),
+        (Image.fromarray(GREY > 127), np.stack([(GREY > 127) * np.uint8(255)] * 3, axis=-1)),
+        (of_palette(), PALETTE[GREY % 3]),
+        # Never saturated without a word: a radiograph would become a white square.
+        (Image.fromarray(DEEP), np.stack([np.round(DEEP / 257)] * 3, axis=-1)),
     ],
-    ids=["grey", "RGBA", "black and white"],
+    ids=["grey", "RGBA", "black and white", "palette", "16 bits"],
 )
-def test_other_modes_become_rgb(
-    folder: Path, pixels: Pixels, rgb: Callable[[Pixels], Pixels]
-) -> None:
-    store(folder / "train" / "aster" / "-first.png", pixels)
-    found = load(folder).train.images[0].numpy()
-    np.testing.assert_array_equal(found, rgb(pixels).transpose(2, 0, 1))
-
-
-def test_palette_images_become_rgb(folder: Path) -> None:
-    colours = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 200]], dtype=np.uint8)
-    index = noise((32, 32), 4) % 3
-    image = Image.fromarray(index)
-    image.putpalette(colours.flatten().tolist())
+def test_other_modes_become_rgb(folder: Path, image: Image.Image, expected: Pixels) -> None:
     image.save(folder / "train" / "aster" / "-first.png")
     found = load(folder).train.images[0].numpy()
-    np.testing.assert_array_equal(found, colours[index].transpose(2, 0, 1))
-
-
-def test_sixteen_bit_images_are_scaled_or_refused(folder: Path) -> None:
-    """Never saturated without a word: a radiograph would become a white square."""
-    path = folder / "train" / "aster" / "-first.png"
-    pixels = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
-    Image.fromarray(pixels).save(path)
-    try:
-        found = load(folder).train.images[0]
-    except Failure as failure:
-        assert failure.code == EXIT_DATA
-        assert str(path) in str(failure)
-        return
-    expected = torch.from_numpy(pixels / 257).round().int()
-    for channel in found:
-        assert (channel.int() - expected).abs().max() <= 1
+    np.testing.assert_array_equal(found, expected.transpose(2, 0, 1))
 
 
 def test_the_digest_tells_data_apart(folder: Path) -> None:
@@ -319,180 +319,282 @@ def test_the_digest_depends_on_the_labels(folder: Path) -> None:
     assert after.digest != before.digest
 
 
-def damage_nothing(folder: Path) -> str:
-    for path in (folder / "train").rglob("*.png"):
-        path.unlink()
-    return "train"
+def move(root: Path, old: str, new: str) -> None:
+    (root / new).parent.mkdir(parents=True, exist_ok=True)
+    (root / old).rename(root / new)
 
 
-def damage_no_train(folder: Path) -> str:
-    (folder / "train").rename(folder / "training")
-    return str(folder / "train")
+def remove(*files: Path) -> None:
+    for file in files:
+        file.unlink()
 
 
-def damage_no_test(folder: Path) -> str:
-    (folder / "test").rename(folder / "testing")
-    return str(folder / "test")
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def damage_one_class(folder: Path) -> str:
+def one_class(root: Path) -> None:
     for split in ("train", "test"):
         for name in ("rose", "lily"):
-            (folder / split / name).rename(folder / f"{split} {name}")
-    return str(folder / "train")
+            move(root, f"{split}/{name}", f"{split} {name}")
 
 
-def damage_no_images_of_a_class(folder: Path) -> str:
-    for path in (folder / "train" / "lily").iterdir():
-        path.unlink()
-    return str(folder / "train" / "lily")
-
-
-def damage_class_missing_from_test(folder: Path) -> str:
-    (folder / "test" / "lily").rename(folder / "lily")
-    return str(folder / "test" / "lily")
-
-
-def damage_class_only_in_test(folder: Path) -> str:
-    store(folder / "test" / "tulip" / "0.png", noise((32, 32, 3), 0))
-    return str(folder / "test" / "tulip")
-
-
-def damage_reserved_name(folder: Path) -> str:
+def reserved_name(root: Path) -> None:
     """The summary calls groups of images so."""
     for split in ("train", "test"):
-        (folder / split / "lily").rename(folder / split / "non_pie")
-    return str(folder / "train" / "non_pie")
+        move(root, f"{split}/lily", f"{split}/non_pie")
 
 
-def damage_floating_point(folder: Path) -> str:
-    """Pixels whose range nobody knows."""
-    path = folder / "train" / "lily" / "2.tif"
-    Image.fromarray(noise((32, 32), 0).astype(np.float32) / 255).save(path)
-    return str(path)
+def cut_jpeg(root: Path) -> None:
+    store(root / "train/rose/3.jpg", noise((64, 64, 3), 0))
+    cut(root / "train/rose/3.jpg")
 
 
-def damage_text(folder: Path) -> str:
-    path = folder / "train" / "lily" / "1.png"
-    path.write_text("not an image")
-    return str(path)
-
-
-def damage_empty(folder: Path) -> str:
-    path = folder / "test" / "rose" / "0.png"
-    path.write_bytes(b"")
-    return str(path)
-
-
-def damage_truncated(folder: Path) -> str:
-    path = folder / "train" / "rose" / "3.png"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    return str(path)
-
-
-def damage_truncated_jpeg(folder: Path) -> str:
-    path = folder / "train" / "rose" / "3.jpg"
-    store(path, noise((64, 64, 3), 0))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    return str(path)
-
-
-def damage_flipped_bit(folder: Path) -> str:
+def flipped_bit(root: Path) -> None:
     """PNG has checksums."""
-    path = folder / "train" / "aster" / "0.png"
-    contents = bytearray(path.read_bytes())
-    contents[len(contents) // 2] ^= 4
-    path.write_bytes(contents)
-    return str(path)
+    path = root / "train/aster/0.png"
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 4
+    path.write_bytes(whole)
+
+
+def pixels_of_unknown_range(root: Path) -> None:
+    store(root / "train/lily/2.tif", noise((32, 32), 0).astype(np.float32) / 255)
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "named"),
     [
-        damage_nothing,
-        damage_no_train,
-        damage_no_test,
-        damage_one_class,
-        damage_no_images_of_a_class,
-        damage_class_missing_from_test,
-        damage_class_only_in_test,
-        damage_reserved_name,
-        damage_floating_point,
-        damage_text,
-        damage_empty,
-        damage_truncated,
-        damage_truncated_jpeg,
-        damage_flipped_bit,
+        (lambda root: remove(*(root / "train").rglob("*.png")), "train"),
+        (lambda root: move(root, "train", "training"), "train"),
+        (lambda root: move(root, "test", "testing"), "test"),
+        (one_class, "train"),
+        (lambda root: remove(*(root / "train/lily").iterdir()), "train/lily"),
+        (lambda root: move(root, "test/lily", "lily"), "test/lily"),
+        (lambda root: move(root, "lily", "test/tulip"), "test/tulip"),
+        (reserved_name, "train/non_pie"),
+        (pixels_of_unknown_range, "train/lily/2.tif"),
+        (lambda root: (root / "train/lily/1.png").write_text("no image"), "train/lily/1.png"),
+        (lambda root: (root / "test/rose/0.png").write_bytes(b""), "test/rose/0.png"),
+        (lambda root: cut(root / "train/rose/3.png"), "train/rose/3.png"),
+        (cut_jpeg, "train/rose/3.jpg"),
+        (flipped_bit, "train/aster/0.png"),
     ],
-    ids=lambda damage: damage.__name__.removeprefix("damage_"),
+    ids=[
+        *("no images", "no train", "no test", "one class", "no images of a class"),
+        *("class missing from test", "class only in test", "reserved name", "floating point"),
+        *("text", "empty", "truncated", "truncated JPEG", "flipped bit"),
+    ],
 )
 def test_bad_folders_are_refused_and_the_bad_path_is_named(
-    folder: Path, damage: Callable[[Path], str]
+    folder: Path, damage: Callable[[Path], object], named: str
 ) -> None:
+    (folder / "lily").mkdir()
     load(folder)  # in order before
-    named = damage(folder)
-    assert named in refusal(folder)
+    damage(folder)
+    assert f"{folder / named}" in refusal(folder)
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
+    with pytest.raises(Failure, match="nowhere") as failure:
+        datasets.count_train_images(str(tmp_path / "nowhere"), None)
+    assert failure.value.code == EXIT_DATA
 
 
-# CIFAR-10
+# Archives that torchvision downloads, unpacks and checks
+
+N_CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10}
+CIFARS = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
+ARCHIVES = {
+    "cifar10": {"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
+    "cifar100": {"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"},
+    "svhn": {
+        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    },
+}
+IN_EACH = pytest.mark.parametrize("name", ARCHIVES)
 
 
-class FakeCIFAR10(torchvision.datasets.CIFAR10):
-    """As torchvision's, but with 20 training and 10 test images, and nothing to download."""
-
-    def __init__(self, root: str, train: bool = True, download: bool = False):
-        n = 20 if train else 10
-        self.data = noise((n, 32, 32, 3), n)  # [N,H,W,C] as torchvision has it
-        self.targets = [i % 10 for i in range(n)]
+def pixels_and_labels(name: str, split: str) -> tuple[Pixels, np.ndarray]:
+    """Images [N,32,32,3] and their labels: two of each class to train, one to test."""
+    n = N_CLASSES[name] * (2 if split == "train" else 1)
+    return noise((n, 32, 32, 3), n), np.arange(n)[::-1] % N_CLASSES[name]
 
 
-def test_cifar10_layout_and_class_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCIFAR10)
-    data = load("cifar10", tmp_path / "new" / "data")
-    assert data.name == "cifar10"
-    assert " ".join(data.classes) == "airplane automobile bird cat deer dog frog horse ship truck"
-    for split, n in ((data.train, 20), (data.test, 10)):
-        assert split.images.shape == (n, 3, 32, 32)
-        assert split.labels.tolist() == [i % 10 for i in range(n)]
-        pixels = noise((n, 32, 32, 3), n)
-        for channel in range(3):
-            np.testing.assert_array_equal(split.images[:, channel].numpy(), pixels[..., channel])
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def raising(error: BaseException) -> type[torchvision.datasets.CIFAR10]:
-    class Raising(torchvision.datasets.CIFAR10):
-        def __init__(self, *_: object, **__: object):
-            raise error
+def put_svhn(data_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    lists = {}
+    for split in ("train", "test"):
+        images, labels = pixels_and_labels("svhn", split)
+        path = data_dir / f"{split}_32x32.mat"
+        matrix = {
+            "X": images.transpose(1, 2, 3, 0),
+            "y": np.where(labels == 0, 10, labels)[:, None],
+        }
+        scipy.io.savemat(path, matrix)
+        lists[split] = ["http://somewhere", path.name, md5(path)]
+    patch.setattr(torchvision.datasets.SVHN, "split_list", lists)
 
-    return Raising
+
+def put_cifar(name: str, data_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    source = CIFARS[name]
+    batches, key = data_dir / source.base_folder, "fine_labels" if name == "cifar100" else "labels"
+    batches.mkdir()
+    for split, files in (("train", source.train_list), ("test", source.test_list)):
+        images, labels = pixels_and_labels(name, split)
+        rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        parts = zip(
+            np.array_split(rows, len(files)), np.array_split(labels, len(files)), strict=True
+        )
+        for (file, _), (data, of_part) in zip(files, parts, strict=True):
+            batch = {"data": data, key: of_part.tolist()}
+            (batches / file).write_bytes(pickle.dumps(batch))
+        listed = [[file, md5(batches / file)] for file, _ in files]
+        patch.setattr(source, f"{split}_list", listed)
+    meta = batches / source.meta["filename"]
+    meta.write_bytes(pickle.dumps({source.meta["key"]: class_names(name)}))
+    patch.setattr(source, "meta", source.meta | {"md5": md5(meta)})
+    archive = data_dir / source.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(batches, source.base_folder)
+    shutil.rmtree(batches)
+    patch.setattr(source, "tgz_md5", md5(archive))
 
 
-def test_cifar10_without_a_network_says_where_to_put_the_archive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def class_names(name: str) -> list[str]:
+    return {
+        "cifar10": [
+            *("airplane", "automobile", "bird", "cat", "deer"),
+            *("dog", "frog", "horse", "ship", "truck"),
+        ],
+        "cifar100": [f"class {i}" for i in range(100)],
+        "svhn": list("0123456789"),
+    }[name]
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, on a machine without a network."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets.utils, "_get_redirect_url", offline)
+    monkeypatch.setattr(torchvision.datasets.utils, "_urlretrieve", offline)
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def put(name: str, data_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    """Archives as torchvision wants them, of so few images, whole by their checksums."""
+    if name == "svhn":
+        put_svhn(data_dir, patch)
+    else:
+        put_cifar(name, data_dir, patch)
+
+
+@IN_EACH
+def test_archives_are_read_with_labels_and_class_names(
+    name: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", raising(URLError("no route to host")))
-    message = refusal("cifar10", tmp_path)
-    assert str(tmp_path / "cifar-10-python.tar.gz") in message
-    assert "c58f30108f718f92721af3b95e74349a" in message  # its md5
+    put(name, data_dir, monkeypatch)
+    for _ in range(2):  # the second time from what was unpacked
+        data = load(name, data_dir)
+        assert (data.name, data.n_classes) == (name, N_CLASSES[name])
+        assert list(data.classes) == class_names(name)
+        for split in ("train", "test"):
+            pixels, labels = pixels_and_labels(name, split)
+            found = getattr(data, split)
+            np.testing.assert_array_equal(found.images.numpy(), pixels.transpose(0, 3, 1, 2))
+            assert found.labels.tolist() == labels.tolist()
+
+
+@IN_EACH
+@pytest.mark.parametrize("image_size", [8, 24, 48])
+def test_images_are_resized_once_as_pil_does_it(
+    name: str, image_size: int, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(name, data_dir, monkeypatch)
+    data = load(name, data_dir, image_size=image_size)
+    square = (image_size, image_size)
+    for split in (data.train, data.test):
+        pixels, _ = pixels_and_labels(name, "train" if split is data.train else "test")
+        resized = [Image.fromarray(image).resize(square, Image.BILINEAR) for image in pixels]
+        expected = np.stack([np.asarray(image).transpose(2, 0, 1) for image in resized])
+        np.testing.assert_array_equal(split.images.numpy(), expected)
+    mean = data.train.images.double().mean((0, 2, 3)) / 255  # of the images as they are now
+    torch.testing.assert_close(data.mean.double(), mean)
+    assert data.train.digest != load(name, data_dir).train.digest
+
+
+def test_digits_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = options.training("", "supervised")
+    assert parser.parse_args(["--dataset", "digits"]).image_size == 8
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--dataset", "digits", "--image_size", "16"])
+    assert end.value.code == 2
+    assert "--image_size: 16: digits has images of 8" in capsys.readouterr().err
+
+
+@IN_EACH
+def test_without_a_network_it_is_said_what_to_put_where(name: str, data_dir: Path) -> None:
+    message = refusal(name, data_dir)
+    assert message.startswith(f"{name} is neither in {data_dir}")
     assert "no route to host" in message
+    for archive, checksum in ARCHIVES[name].items():
+        assert f"{archive} (md5 {checksum}) at {data_dir / archive}" in message
+    assert "damaged" not in message
 
 
-def test_a_signal_while_cifar10_is_read_is_not_a_download_that_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "file", "is_unpacked"),
+    [
+        ("cifar10", "cifar-10-python.tar.gz", False),
+        ("cifar10", "cifar-10-batches-py/data_batch_3", True),
+        ("cifar10", "cifar-10-batches-py/batches.meta", True),
+        ("cifar100", "cifar-100-python.tar.gz", False),
+        ("cifar100", "cifar-100-python/test", True),
+        ("cifar100", "cifar-100-python/meta", True),
+        ("svhn", "test_32x32.mat", False),
+    ],
+)
+@pytest.mark.parametrize("damage", [cut, remove])
+def test_damaged_and_missing_files_are_named(
+    name: str,
+    file: str,
+    is_unpacked: bool,
+    damage: Callable[[Path], None],
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stop = Interrupted(next(iter(runtime.EXIT_SIGNALS)))
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", raising(stop))
-    with pytest.raises(Interrupted):
-        load("cifar10", tmp_path)
+    put(name, data_dir, monkeypatch)
+    if is_unpacked:
+        load(name, data_dir)
+        remove(*data_dir.glob("*.tar.gz"))
+    damage(data_dir / file)
+    message = refusal(name, data_dir)
+    assert message.partition("put ")[0].count(str(data_dir / file)) == (
+        damage is cut or is_unpacked or name == "svhn"
+    )
 
 
-def test_the_count_of_cifar10s_training_images() -> None:
-    assert datasets.count_train_images("cifar10", None) == 50_000
-    assert datasets.count_train_images("cifar10", 5_000) == 5_000
-    assert datasets.count_train_images("cifar10", 90_000) == 50_000
+@IN_EACH
+@pytest.mark.parametrize(
+    "error", [Interrupted(next(iter(runtime.EXIT_SIGNALS))), MemoryError()], ids=repr
+)
+def test_a_signal_or_a_lack_of_memory_is_not_a_download_that_failed(
+    name: str, error: BaseException, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torchvision.datasets.utils, "check_integrity", stop)
+    for module in (torchvision.datasets.cifar, torchvision.datasets.svhn):
+        monkeypatch.setattr(module, "check_integrity", stop)
+    with pytest.raises(type(error)):
+        load(name, data_dir)
