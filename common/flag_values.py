@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from common import study
 
@@ -117,3 +117,18 @@ def dataset(text: str) -> str:
         known = ", ".join(study.DATASETS)
         _refuse(text, f"{known}, or an existing folder with train/ and test/")
     return text
+
+
+def contradiction(flags: dict[str, Any]) -> str | None:
+    """Why the steps of a pruning schedule contradict each other; None if they do not."""
+    begin, end, frequency = (flags.get(name) for name in ("begin_step", "end_step", "frequency"))
+    if (begin is None) != (end is None):
+        return "argument --begin_step: give --begin_step and --end_step together or neither"
+    if begin is None:
+        return None
+    if begin >= end:
+        return f"argument --begin_step: {begin}: must be less than --end_step {end}"
+    if (frequency or 0) > end - begin:
+        at_most = f"at most --end_step minus --begin_step, {end - begin}"
+        return f"argument --frequency: {frequency}: {at_most}"
+    return None

@@ -183,18 +183,16 @@ def training(description: str, learner: str) -> Parser:
         name: flags | recipes.NETWORK[name] for name, flags in recipes.TRAINING[learner].items()
     }
     recipe = TRAINING + (SUPCON_TRAINING + CONTRASTIVE if learner == "SupCon" else ())
-    parser = Parser(description, learner, presets, recipe=(*NETWORK, *recipe, *GRADUAL))
-    parser.groups(NETWORK, recipe, GRADUAL_CELLS + GRADUAL, MAKING)
-    return parser
+    learned = (*NETWORK, *recipe, *GRADUAL)
+    groups = {"recipe": recipe, "pruning": GRADUAL_CELLS + GRADUAL, "run": MAKING}
+    return Parser(description, learner, presets, groups, learned)
 
 
 def pruning_finetune(description: str, learner: str) -> Parser:
     """The flags of `clr_pruning_finetune.py` and `sup_pruning_finetune.py`."""
     recipe = FINETUNING + (SUPCON_FINETUNING + CONTRASTIVE if learner == "SupCon" else ())
-    presets = recipes.FINETUNING[learner]
-    parser = Parser(description, learner, presets, recipe=(*recipe, *ONE_SHOT))
-    parser.groups(NETWORK, recipe, ONE_SHOT_CELLS + ONE_SHOT, MAKING)
-    return parser
+    groups = {"recipe": recipe, "pruning": ONE_SHOT_CELLS + ONE_SHOT, "run": MAKING}
+    return Parser(description, learner, recipes.FINETUNING[learner], groups, recipe + ONE_SHOT)
 
 
 def pie_detection(description: str, learner: str) -> Parser:
@@ -208,20 +206,21 @@ def prediction_depth(description: str, learner: str) -> Parser:
 
 
 def _analysis(description: str, learner: str, flags: Sequence[Flag]) -> Parser:
-    parser = Parser(description, learner, {preset: {} for preset in recipes.NETWORK})
-    parser.groups(NETWORK, (), ANALYSED_CELLS, (), analysis=(*flags, *ANALYSIS))
-    return parser
+    groups = {"pruning": ANALYSED_CELLS, "analysis": (*flags, *ANALYSIS)}
+    return Parser(description, learner, {preset: {} for preset in recipes.NETWORK}, groups)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, presets, and a list of the flags that form the recipe."""
+    """argparse with flags in groups, one-line errors, presets, and a list of the flags that define
+    what is learned: `learned`, and some that all scripts share."""
 
     def __init__(
         self,
         description: str,
         learner: str,
         presets: dict[str, dict[str, Any]],
-        recipe: Sequence[Flag] = (),
+        groups: dict[str, Sequence[Flag]],
+        learned: Sequence[Flag] = (),
     ):
         super().__init__(
             description=description,
@@ -229,39 +228,26 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.presets = presets
-        self.recipe = [*IN_EVERY_RECIPE, *(flag.name for flag in recipe)]
+        self.recipe = [*IN_EVERY_RECIPE, *(flag.name for flag in learned)]
         self.set_defaults(learner=learner)
+        shared = {"study": STUDY, "network": NETWORK, "recipe": RECIPE, "run": RUN}
+        for title in ("study", "network", "recipe", "pruning", "analysis", "run"):
+            group = self.add_argument_group(title)
+            for flag in (*shared.get(title, ()), *groups.get(title, ())):
+                self._add(group, flag)
 
-    def groups(
-        self,
-        network: Sequence[Flag],
-        recipe: Sequence[Flag],
-        pruning: Sequence[Flag],
-        run: Sequence[Flag],
-        analysis: Sequence[Flag] = (),
-    ) -> None:
-        """Add the flags, in the groups of `--help`."""
-        self._group("study", STUDY)
-        self._group("network", network)
-        self._group("recipe", [*RECIPE, *recipe])
-        self._group("pruning", pruning)
-        self._group("analysis", analysis)
-        self._group("run", [*RUN, *run])
-
-    def _group(self, title: str, flags: Sequence[Flag]) -> None:
-        group = self.add_argument_group(title)
-        for flag in flags:
-            name, text = f"--{flag.name}", flag.help + self._default_text(flag)
-            if flag.kind is None:
-                group.add_argument(name, action="store_true", help=text)
-            elif flag.kind is bool:
-                group.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
-            elif isinstance(flag.kind, tuple):
-                group.add_argument(name, choices=flag.kind, default=flag.default, help=text)
-            else:
-                group.add_argument(
-                    name, type=flag.kind, default=flag.default, metavar=flag.metavar, help=text
-                )
+    def _add(self, group: argparse._ArgumentGroup, flag: Flag) -> None:
+        name, text = f"--{flag.name}", flag.help + self._default_text(flag)
+        if flag.kind is None:
+            group.add_argument(name, action="store_true", help=text)
+        elif flag.kind is bool:
+            group.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+        elif isinstance(flag.kind, tuple):
+            group.add_argument(name, choices=flag.kind, default=flag.default, help=text)
+        else:
+            group.add_argument(
+                name, type=flag.kind, default=flag.default, metavar=flag.metavar, help=text
+            )
 
     def _default_text(self, flag: Flag) -> str:
         """`(default: paper 205, digits 15)`, or nothing for a flag that no preset sets."""
@@ -287,15 +273,13 @@ class Parser(argparse.ArgumentParser):
             if getattr(args, name) is None:
                 setattr(args, name, value)
         if not words.is_resizable and args.image_size not in (None, words.image_size):
-            self.error(f"argument --image_size: {args.image_size}: {args.dataset} has images of "
-                       f"{words.image_size}")  # fmt: skip
+            only = f"{args.dataset} has images of {words.image_size}"
+            self.error(f"argument --image_size: {args.image_size}: {only}")
         args.image_size = args.image_size or words.image_size
-        self._check_steps(args)
-        args.architecture = {
-            name: getattr(args, name)
-            for name in recipes.ARCHITECTURE
-            if getattr(args, name) is not None
-        }
+        if contradiction := values.contradiction(vars(args)):
+            self.error(contradiction)
+        architecture = {name: getattr(args, name) for name in recipes.ARCHITECTURE}
+        args.architecture = {k: value for k, value in architecture.items() if value is not None}
         args.recipe = {name: getattr(args, name) for name in self.recipe}
         args.ids = range(args.index_start, args.index_start + args.models_number)
         args.name = paths.dataset_name(args.dataset, args.models_dir)
@@ -305,25 +289,9 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def error(self, message: str) -> NoReturn:
-        """One line on stderr, exit code 2."""
+        """Print one line on stderr and exit with 2."""
         line = runtime.one_line(f"{Path(sys.argv[0]).name}: {message}")
         self.exit(runtime.EXIT_ARGUMENTS, f"{line}\n")
-
-    def _check_steps(self, args: argparse.Namespace) -> None:
-        begin, end = getattr(args, "begin_step", None), getattr(args, "end_step", None)
-        if (begin is None) != (end is None):
-            self.error(
-                "argument --begin_step: give --begin_step and --end_step together or neither"
-            )
-        if begin is None or end is None:
-            return
-        if begin >= end:
-            self.error(f"argument --begin_step: {begin}: must be less than --end_step {end}")
-        if args.frequency is not None and args.frequency > end - begin:
-            self.error(
-                f"argument --frequency: {args.frequency}: at most --end_step minus --begin_step, "
-                f"{end - begin}"
-            )
 
 
 def _shown(value: Any) -> Any:
