@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from common import runtime
+from common import files, runtime
 from tests.benchmarks import accuracy, analysis, measuring, scaling, study, together, training
 from tests.benchmarks.measuring import Settings
 
@@ -67,13 +67,13 @@ def main() -> int:
         print(f"\n{part}")
         found[part] = PARTS[part](bench)
         found["stages"] = bench.rows
-        runtime.write_text(args.output, json.dumps(found, indent=1))
+        files.write_text(args.output, json.dumps(found, indent=1))
     print(f"\n{measuring.HEADING}")
     for row in bench.rows:
         print(measuring.format_row(row))
     if {"training", "analysis"} <= found.keys():
         found["study_hours"] = study.hours(bench.rows, runtime.pick_precision("auto", device))
-        runtime.write_text(args.output, json.dumps(found, indent=1))
+        files.write_text(args.output, json.dumps(found, indent=1))
         print(f"the whole study on CIFAR-10 would take, in hours: {found['study_hours']}")
     print(f"written to {args.output}")
     return 0

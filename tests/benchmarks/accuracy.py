@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
-from common import presets
-from common.data import datasets
+from common import recipes, study
 from common.data.datasets import Dataset
-from common.learning import loop
-from common.learning.loop import Stage
-from common.learning.methods import METHODS
+from common.learning import loop, methods
+from common.learning.loop import Run, Stage
 from common.model import evaluation
 from tests.benchmarks import measuring, released
 from tests.benchmarks.measuring import Bench, Settings
-from tests.benchmarks.training import CONFIG
+from tests.benchmarks.training import CONFIG, load_as_it_is
 
 SEEDS = range(5)
 FOLDER_LIMIT = 1000  # training and test images of a folder data set
@@ -31,8 +28,8 @@ def run(bench: Bench) -> dict[str, Any]:
     found = {}
     for dataset in dict.fromkeys(["digits", settings.dataset]):
         limit = None if dataset == "digits" else FOLDER_LIMIT
-        data = datasets.load(dataset, Path("data"), settings.device, limit, limit)
-        for learner in METHODS:
+        data = load_as_it_is(dataset, settings.device, limit)
+        for learner in study.LEARNERS:
             top1 = {name: [] for name in variants(learner, settings)}
             for seed in SEEDS:
                 for name in top1:
@@ -72,39 +69,44 @@ def compare(top1: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 def train(learner: str, variant: str, data: Dataset, seed: int) -> float:
     """Top-1 of one network, trained as the digits preset says, a classifier for 100 epochs (on a
     folder with the paper's augmentations)."""
-    preset = "digits" if data.name == "digits" else "paper"
-    config = CONFIG | presets.TRAINING[learner]["digits"] | presets.NETWORK["digits"]
-    config |= {"preset": preset, "head_views": 5 if "ahead" in variant else 0, "head_epochs": 100}
-    modules = METHODS[learner].new_modules(config, data.n_classes, seed)
+    is_digits = data.name == "digits"
+    config = CONFIG | recipes.TRAINING[learner]["digits"] | recipes.NETWORK["digits"]
+    config |= {"learner": learner, "preset": "digits" if is_digits else "paper"}
+    config |= {"dataset": data.name if is_digits else "cifar10", "head_epochs": 100}
+    config |= {"image_size": data.train.images.shape[-1]}
+    config |= {"head_views": 5 if "ahead" in variant else 0}
+    modules = methods.new_modules(config, data.n_classes, seed)
     for module in modules.values():
         module.to(data.train.images.device)
         if variant != "released":
             module.to(memory_format=torch.channels_last)
     torch.manual_seed(seed)
-    for stage in METHODS[learner].stages(modules, config):
+    run = Run((0, seed), bf16=variant == "bf16")
+    for stage in methods.stages(modules, config):
         if variant == "released":
             train_as_released(stage, modules, data)
         else:
-            loop.fit(stage, modules["network"], data, (0, seed), {}, bf16=variant == "bf16")
+            loop.fit(stage, modules["network"], data, {}, run)
     return evaluation.accuracy(modules["network"], data, data.test)
 
 
 def train_as_released(stage: Stage, modules: dict[str, Any], data: Dataset) -> None:
     """With transforms image by image, and the whole batch at once in fp32, NCHW."""
-    network = modules["network"]
-    batches = released.loader(data, stage.augmentation, stage.batch_size, stage.n_views)
+    network, schedule = modules["network"], stage.schedule
+    of_views = (schedule.augmentation, schedule.batch_size, schedule.n_views)
+    batches = released.loader(data, *of_views)
     optimizer = torch.optim.SGD(
         stage.parameters,
-        lr=stage.learning_rate,
-        momentum=stage.momentum,
-        weight_decay=stage.weight_decay,
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
     )
     network.train(stage.frozen is None)
-    n_steps = stage.epochs * len(batches)
+    n_steps = schedule.epochs * len(batches)
     step = 0
-    for _ in range(stage.epochs):
+    for _ in range(schedule.epochs):
         for views, labels in batches:
-            optimizer.param_groups[0]["lr"] = stage.learning_rate_at(step / n_steps)
+            optimizer.param_groups[0]["lr"] = schedule.learning_rate_at(step / n_steps)
             inputs, labels = torch.cat(views).to(data.mean.device), labels.to(data.mean.device)
             if stage.frozen is not None:
                 with torch.no_grad():

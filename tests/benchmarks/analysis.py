@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import paths
+from common import study
 from common.analysis import pie, predictions, probes
 from common.analysis.q_score import q_score
 from common.data.datasets import Dataset, Split
+from common.experiments.predictions import predict
 from common.model import evaluation, wide_resnet
 from common.model.wide_resnet import WideResNet
 from tests.benchmarks import released
@@ -142,8 +143,8 @@ def pie_sweep(side: str, settings: Settings, n: int) -> Callable[[], list[np.nda
         network.to(memory_format=torch.channels_last)
 
     def population(cell: list[WideResNet]) -> predictions.Population:
-        predicted = [predictions.predict(network, data, 256) for network in cell]
-        found = predictions.stack(paths.dense_cell("supervised"), [0, 1], predicted)
+        predicted = [predict(network, data, 256) for network in cell]
+        found = predictions.stack(study.dense_cell("supervised"), [0, 1], predicted)
         found.mean_score("q")
         return found
 

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
-from common.data.augment import Augmentation
 from common.data.datasets import Dataset, Split
 from common.model.wide_resnet import ProjectionHead, WideResNet
+from common.recipes import Augmentation
 
 BATCH_SIZE = 1024  # of every pass without training
 

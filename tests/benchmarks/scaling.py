@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import paths
+from common import study
 from common.analysis import pie, predictions, probes
+from common.experiments.predictions import predict
 from common.model import wide_resnet
 from tests.benchmarks.analysis import first
 from tests.benchmarks.measuring import ROOT, Bench, Settings, fit_line, run_script
@@ -123,7 +124,7 @@ def by_images(settings: Settings) -> dict[str, Any]:
     sizes = [250, 500, 1000, 2000] if settings.quick else [1000, 2000, 4000, 8000]
     data = load(settings, max(sizes))
     networks = [wide_resnet.build(10, 1, 10, 0.0, 0, i).to(settings.device) for i in range(2)]
-    cell = paths.dense_cell("supervised")
+    cell = study.dense_cell("supervised")
     draws = torch.Generator().manual_seed(0)
     bank, points = (
         torch.randn(max(sizes), 64, generator=draws).to(settings.device) for _ in range(2)
@@ -133,7 +134,7 @@ def by_images(settings: Settings) -> dict[str, Any]:
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            predicted = [predictions.predict(net, first(data, n), 256) for net in networks]
+            predicted = [predict(net, first(data, n), 256) for net in networks]
             labels = predictions.stack(cell, [0, 1], predicted).labels
             pie.find_pies(labels[:1], labels[1:], 10)
             probes.knn_predict(bank, data.train.labels.cpu().numpy(), points[:n], 30, 10)

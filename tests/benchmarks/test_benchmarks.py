@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from common.data.augment import Augmentation
 from common.learning import methods
+from common.recipes import Augmentation
 from tests.benchmarks import analysis, measuring, study, together, training
 from tests.benchmarks.measuring import Bench, Settings
 

@@ -27,7 +27,7 @@ from common.learning import methods
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
 from tests.benchmarks.measuring import Bench, Settings, Side
-from tests.benchmarks.training import CLASSIFICATION, CONFIG, load, our_steps
+from tests.benchmarks.training import CLASSIFICATION, SUPERVISED, load, our_steps
 
 WAYS = ("in turn", "processes", "threads", "stacked")
 COMPILED = ("in turn", "processes")
@@ -98,8 +98,8 @@ def train(
     if way == "stacked":
         return _stacked(networks, settings, n_steps, batch, precision == "bf16")
     data = load(settings, batch)
-    config = CONFIG | {"batch_size": batch}
-    stages = [methods.METHODS["supervised"].stages({"network": n}, config)[0] for n in networks]
+    config = SUPERVISED | {"batch_size": batch}
+    stages = [methods.stages({"network": network}, config)[0] for network in networks]
     trainings = [our_steps(data, stage, precision, compiled, n_steps) for stage in stages]
     if way != "threads":
         return lambda: [training() for training in trainings]

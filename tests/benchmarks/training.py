@@ -16,41 +16,34 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from common import runtime
+from common import recipes, runtime, study
 from common.data import augment, datasets
-from common.data.augment import Augmentation
 from common.data.datasets import Dataset, Split
 from common.learning import loop, methods
-from common.learning.loop import Stage
+from common.learning.loop import Run, Stage
 from common.model import wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
+from common.recipes import Augmentation
 from tests.benchmarks import measuring, released
 from tests.benchmarks.measuring import Bench, Settings
 
 STEP_GFLOP = 0.6066  # a WRN-16-2 on one image of 32 x 32, forward and backward
-CONTRASTIVE = methods.CONTRASTIVE_VIEWS["paper"]
-CLASSIFICATION = methods.CLASSIFICATION_VIEWS["paper"]
-CONFIG: dict[str, Any] = {
-    "preset": "paper",
-    "released_quirks": False,
+PAPER = recipes.NETWORK["paper"] | recipes.TRAINING["SupCon"]["paper"]
+CONFIG = recipes.complete(PAPER) | {
+    "learner": "SupCon",
+    "pruning_method": "dense",
     "sparsity": 0.0,
+    "preset": "paper",
+    "dataset": "cifar10",
     "seed": 0,
-    "model_depth": 16,
-    "widen_factor": 2,
-    "dropout": 0.0,
-    "epochs": 1,
-    "learning_rate": 0.05,
-    "momentum": 0.9,
-    "weight_decay": 4e-4,
-    "cosine_annealing": False,
-    "warmup_epochs": 0,
-    "temperature": 0.5,
-    "base_temperature": 0.07,
+    "momentum": recipes.MOMENTUM,
+    "base_temperature": recipes.BASE_TEMPERATURE,
     "projection_head": "mlp",
-    "head_epochs": 100,
-    "batch_size_head": 256,
     "head_views": 5,
 }
+SUPERVISED = CONFIG | {"learner": "supervised", "batch_size": 128}
+CONTRASTIVE = methods.contrastive_views(CONFIG)
+CLASSIFICATION = methods.classification_views(CONFIG)
 
 
 def run(bench: Bench) -> dict[str, Any]:
@@ -109,8 +102,13 @@ def compare_steps(
 def load(settings: Settings, n: int) -> Dataset:
     """n training and up to n test images of 32 x 32; digits are enlarged fourfold, and repeated."""
     limit = None if settings.dataset == "digits" else n
-    data = datasets.load(settings.dataset, Path("data"), settings.device, limit, limit)
+    data = load_as_it_is(settings.dataset, settings.device, limit)
     return replace(data, train=_resized(data.train, n), test=_resized(data.test, n))
+
+
+def load_as_it_is(dataset: str, device: torch.device, limit: int | None) -> Dataset:
+    size = study.dataset_words(dataset).image_size
+    return datasets.load_dataset(dataset, Path("data"), device, size, limit, limit)
 
 
 def _resized(split: Split, n: int) -> Split:
@@ -152,13 +150,14 @@ def our_steps(
 ) -> Callable[[], float]:
     """Steps of the training loop on the first images; returns the mean loss so far."""
     steps = count()
-    run = loop._Run(stage, data.train.images.device, precision == "bf16", compiled)
-    batch = torch.arange(stage.batch_size, device=data.train.images.device)
+    device = data.train.images.device
+    progress = loop._Progress(stage, device, Run((0, 0), precision == "bf16", compiled))
+    batch = torch.arange(stage.schedule.batch_size, device=device)
 
     def work(n_steps: int = n_steps) -> float:
         for step in islice(steps, n_steps):
-            loop._step(run, data, batch, None, {}, ("benchmark", step))
-        return (run.totals[0] / run.totals[2]).item()
+            loop._step(progress, data, batch, None, {}, ("benchmark", step))
+        return (progress.totals[0] / progress.totals[2]).item()
 
     if compiled:
         work(2)  # a CUDA graph is recorded in the second step
@@ -191,7 +190,7 @@ def contrastive(
         "network": network.to(memory_format=torch.channels_last).train(),
         "projection": projection,
     }
-    stage = methods.METHODS["SupCon"].stages(modules, CONFIG | {"batch_size": n})[0]
+    stage = methods.stages(modules, CONFIG | {"batch_size": n})[0]
     stage = stage if end_to_end else _without_augmentation(stage)
     return our_steps(data, stage, precision, compiled)
 
@@ -219,13 +218,13 @@ def supervised(
 
         return work
     modules = {"network": network.to(memory_format=torch.channels_last).train()}
-    stage = methods.METHODS["supervised"].stages(modules, CONFIG | {"batch_size": 128})[0]
+    (stage,) = methods.stages(modules, SUPERVISED)
     stage = stage if end_to_end else _without_augmentation(stage)
     return our_steps(data, stage, precision, compiled)
 
 
 def _without_augmentation(stage: Stage) -> Stage:
-    return replace(stage, augmentation=Augmentation())
+    return replace(stage, schedule=replace(stage.schedule, augmentation=Augmentation()))
 
 
 def classifier(side: str, settings: Settings, n: int) -> Callable[[], object]:
@@ -240,9 +239,9 @@ def classifier(side: str, settings: Settings, n: int) -> Callable[[], object]:
     network.to(memory_format=torch.channels_last)
     modules = {"network": network, "projection": projection}
     config = CONFIG | {"batch_size": n, "batch_size_head": min(256, n)}
-    stage = methods.METHODS["SupCon"].stages(modules, config)[1]
+    stage = methods.stages(modules, config)[1]
     data = replace(data, test=Split(*_fifth(data.test)))
-    return lambda: loop.fit(stage, network, data, (0, 0), {})
+    return lambda: loop.fit(stage, network, data, {}, Run((0, 0)))
 
 
 def _fifth(split: Split) -> tuple[Tensor, Tensor, str]:
