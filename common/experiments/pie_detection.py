@@ -51,19 +51,19 @@ def run(args: argparse.Namespace) -> int:
         paired = dense.select(ids)
         populations[cell] = pruned = predictions.of_population(args, data, cell, ids)
         found[cell] = compare(cell, paired, pruned, data)
-        chance_rows, chance = pie_rows.of_chance(
+        count_rows, by_size = pie_rows.of_count(
             paired, pruned, data.n_classes, population.are_pairs(args, data, cell, ids),
             args.permutations, args.resamples, args.seed,
         )  # fmt: skip
         found_rows[cell] = [
-            *chance_rows,
+            *count_rows,
             *pie_rows.of_population(pruned, target, data.classes),
             *pie_rows.of_pies(cell, found[cell], paired, pruned, data.classes),
         ]
         table = by_image.columns(found[cell], paired, pruned)
         by_image.write_csv(paths.pie_table(args.pies, cell), table)
         found[cell] |= {name: table[name] for name in by_image.GALLERY}
-        draw(args, cell, found[cell], chance, paired, pruned)
+        draw(args, cell, found[cell], by_size, paired, pruned)
         if len(ids) > 1:
             impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
     impact_rows = draw_class_impacts(args, impacts, found)
@@ -137,7 +137,7 @@ def draw(
     args: argparse.Namespace,
     cell: Cell,
     found: Arrays,
-    chance: Arrays,
+    by_size: Arrays,
     dense: Population,
     pruned: Population,
 ) -> None:
@@ -147,9 +147,9 @@ def draw(
     distance = found["vote_distance"]
     path = paths.pies_distribution(args.pies, cell, "vote_distance")
     style.keep(path, pie_plots.vote_distances, heading | {"distance": distance})
-    if "sizes" in chance:
+    if "sizes" in by_size:
         path = paths.pies_distribution(args.pies, cell, "PIEs_by_population_size")
-        style.keep(path, pie_plots.pies_by_population_size, heading | chance)
+        style.keep(path, pie_plots.pies_by_population_size, heading | by_size)
     for score in by_image.SCORES if args.plot_q_score else ():
         shown = {
             "score": np.array(score.title),

@@ -40,7 +40,7 @@ def pies_by_population_size(a: Arrays) -> Figure:
     figure, axes = new_axes(4.8, 3.8)
     for name, label, colour, line in (
         ("counts", "PIEs", RED, "-"),
-        ("null", "by chance", GREY, "--"),
+        ("null", "if exchanged", GREY, "--"),
     ):
         low, high = np.quantile(a[name], [0.025, 0.975], axis=1)
         axes.plot(a["sizes"], a[name].mean(axis=1), line, color=colour, marker="o", markersize=3,

@@ -20,33 +20,27 @@ def format_table(pies: Path, learner: str) -> str:
 
 
 def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
-    """A header and a line a cell: accuracy (mean ± sd over networks), PIEs, and PIEs by chance."""
+    """A header and a line a cell: accuracy (mean ± sd over networks), PIEs, PIEs corrected for the
+    networks' variance (in populations of half the size), PIEs if dense and pruned networks are
+    exchanged, and the p-value of that with the smallest one that K networks allow."""
     found = _by_cell(pies, learner)
     dense = _percent(found.get(study.dense_cell(learner), {}))
     lines = [
         ("learner", "pruning", "sparsity", "networks", "dense top-1 %", "pruned top-1 %",
-         "PIEs [95 %]", "by chance [95 %]", "p")
+         "PIEs [95 %]", "corrected at K/2 [95 %]", "if exchanged [95 %]", "p (floor)")
     ]  # fmt: skip
     for cell, numbers in found.items():
-        pruning_method, sparsity = cell.pruning_method, study.format_sparsity(cell.sparsity)
-        top1, p_value = numbers.get(("top1", "all")), numbers.get(("pie_p_value", "all"))
+        top1 = numbers.get(("top1", "all"))
         n_models = str(top1.n_models) if top1 else "-"
+        of_cell = (learner, cell.pruning_method, study.format_sparsity(cell.sparsity), n_models)
         if cell.is_dense:
-            lines.append((learner, pruning_method, sparsity, n_models, dense, "", "", "", ""))
+            lines.append((*of_cell, dense, "", "", "", "", ""))
             continue
-        lines.append(
-            (
-                learner,
-                pruning_method,
-                sparsity,
-                n_models,
-                dense,
-                _percent(numbers),
-                _count(numbers.get(("n_pies", "all"))),
-                _count(numbers.get(("n_pies_null", "all"))),
-                f"{p_value.value:.3f}" if p_value else "-",
-            )
+        counts = (
+            _count(numbers.get((metric, "all")))
+            for metric in ("n_pies", "n_pies_corrected", "n_pies_null")
         )
+        lines.append((*of_cell, dense, _percent(numbers), *counts, _p_value(numbers)))
     return lines
 
 
@@ -84,11 +78,20 @@ def _percent(numbers: Numbers) -> str:
     return f"{100 * mean.value:.2f}" + (f" ± {100 * sd.value:.2f}" if sd else "")
 
 
-def _count(line: Row | None) -> str:
-    if line is None:
+def _count(row: Row | None) -> str:
+    if row is None:
         return "-"
-    interval = "" if line.ci_low is None else f" [{line.ci_low:.0f}, {line.ci_high:.0f}]"
-    return f"{line.value:.0f} of {line.n_examples}{interval}"
+    interval = "" if row.ci_low is None else f" [{row.ci_low:.0f}, {row.ci_high:.0f}]"
+    of_all = f" of {row.n_examples}" if row.metric == "n_pies" else ""
+    return f"{row.value:.0f}{of_all}{interval}"
+
+
+def _p_value(numbers: Numbers) -> str:
+    p_value = numbers.get(("pie_p_value", "all"))
+    floor = numbers.get(("pie_p_value_floor", "all"))
+    if p_value is None:
+        return "-"
+    return f"{p_value.value:.3g}" + (f" ({floor.value:.2g})" if floor else "")
 
 
 def _align(lines: list[tuple[str, ...]]) -> str:

@@ -36,7 +36,9 @@ def pies(tmp_path: Path) -> Path:
             row(GLOBAL, "top1_sd", 0.01, 10, 500),
             row(GLOBAL, "n_pies", 17, 10, 500, interval=(11.6, 22.4)),
             row(GLOBAL, "n_pies_null", 8.4, 10, 500, interval=(5, 12)),
+            row(GLOBAL, "n_pies_corrected", 12.4, 10, 500, interval=(-1.2, 26.4)),
             row(GLOBAL, "pie_p_value", 0.0123, 10, 500),
+            row(GLOBAL, "pie_p_value_floor", 2**-9, 10, 500),
             row(GLOBAL, "n_pies", 9, 10, 50, group="7"),
             row(GLOBAL, "prediction_depth", 4.5, 5, 500),
             row(GLOBAL, "prediction_depth", 6.125, 5, 17, group="pie"),
@@ -57,25 +59,27 @@ def test_the_printed_table_has_the_numbers(pies: Path) -> None:
     header, *lines = words(summary.format_table(pies, "supervised"))
     assert header[:4] == ["learner", "pruning", "sparsity", "networks"]
     dense = ["98.77", "±", "0.32"]
-    of_pies = ["17", "of", "500", "[12,", "22]", "8", "of", "500", "[5,", "12]", "0.012"]
+    of_pies = ["17", "of", "500", "[12,", "22]", "12", "[-1,", "26]", "8", "[5,", "12]"]
+    of_pies += ["0.0123", "(0.002)"]
+    none = ["-"] * 4
     assert lines == [
         ["supervised", "dense", "0.00", "10", *dense],
-        ["supervised", "GMP", "0.90", "1", *dense, "91.00", "-", "-", "-"],
+        ["supervised", "GMP", "0.90", "1", *dense, "91.00", *none],
         ["supervised", "global", "0.50", "10", *dense, "98.00", "±", "1.00", *of_pies],
-        ["supervised", "global", "0.97", "10", *dense, "70.00", "-", "-", "-"],
-        ["supervised", "random_GMP", "0.50", "10", *dense, "60.00", "-", "-", "-"],
+        ["supervised", "global", "0.97", "10", *dense, "70.00", *none],
+        ["supervised", "random_GMP", "0.50", "10", *dense, "60.00", *none],
     ]
 
 
 def test_the_printed_table_without_dense_networks(pies: Path) -> None:
     assert words(summary.format_table(pies, "SupCon"))[1:] == [
-        ["SupCon", "global", "0.50", "3", "-", "11.00", "-", "-", "-"]
+        ["SupCon", "global", "0.50", "3", "-", "11.00", "-", "-", "-", "-"]
     ]
 
 
 def test_columns_are_aligned(pies: Path) -> None:
     header, *lines = summary.format_table(pies, "supervised").splitlines()
-    for title in ("pruning ", "sparsity", "networks", "dense", "pruned", "PIEs", "by chance"):
+    for title in ("pruning ", "sparsity", "networks", "dense", "pruned", "PIEs", "if exch"):
         column = header.index(title)
         assert all(line[column - 1 : column] in (" ", "") for line in lines)
         assert all(line[column : column + 1] != " " for line in lines if "global" in line)
