@@ -287,6 +287,11 @@ def pies_files(pies: Path) -> dict[Cell, Path]:
     return {cell: path for cell, path in found if cell is not None}
 
 
+def by_sparsity(pies: Path) -> Path:
+    """PIEs, raw and corrected, and accuracy of all cells against sparsity."""
+    return pies / "comparison" / "PIEs_by_sparsity.png"
+
+
 def overlap(pies: Path) -> Path:
     """Overlap of the PIEs of every two cells; the table has the suffix .csv."""
     return pies / "comparison" / "overlap.png"
@@ -320,6 +325,7 @@ def prediction_depth(pies: Path, cell: Cell, knn: int, kind: str = "PIEs") -> Pa
 
 # The figures of the report, in its order.
 REPORT_FIGURES = (
+    "comparison/PIEs_by_sparsity.png",
     "comparison/overlap.png",
     "*/umap/UMAP_*.png",
     "comparison/common_PIEs_*.png",

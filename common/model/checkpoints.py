@@ -192,8 +192,9 @@ def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, Contents
     asked = {"format": FORMAT, **cell._asdict(), "network_id": network_id}
     for path, contents in parts.items():
         for key, value in asked.items():
-            if contents.get(key) != value:
-                raise _refusal(path, f"its {key} is {contents.get(key)}, not {value}")
+            found = contents.get(key)
+            if not is_plain(found) or found != value:
+                raise _refusal(path, f"its {key} is {found}, not {value}")
     digests = [contents["digest"] for contents in parts.values()]
     is_whole = len(parts) == 1 or parts[paths_of[1]].get("encoder") == digests[0]
     return parts if is_whole else None

@@ -10,13 +10,15 @@ import numpy as np
 from common import files, paths
 from common.analysis import pie
 from common.files import Arrays
-from common.report import pie_plots, plots, stored_pies, style
+from common.report import pie_plots, plots, rows, stored_pies, style
 from common.report.plots import HEADING
+from common.report.rows import Row
 from common.study import LEARNERS, Cell
 
 
 def run(pies: Path) -> None:
-    """Overlap of every two cells (table and heat map), and both learners side by side."""
+    """PIEs by sparsity, the overlap of every two cells, and both learners side by side."""
+    draw_by_sparsity(pies)
     found = stored_pies.pies_by_cell(pies)
     if len(found) > 1:
         compare_cells(pies, found)
@@ -25,6 +27,35 @@ def run(pies: Path) -> None:
         other = cell._replace(learner=second)
         if cell.learner == first and other in found:
             compare_learners(pies, cell, found[cell], found[other])
+
+
+def draw_by_sparsity(pies: Path) -> None:
+    """comparison/PIEs_by_sparsity: the counts and the accuracy of every pruned cell."""
+    wanted = ("n_pies", "n_pies_corrected", "top1", "top1_lost")
+    found: dict[Cell, dict[str, Row]] = {}
+    for row in rows.read(pies):
+        if row.group == "all" and row.metric in wanted and not row.cell.is_dense:
+            found.setdefault(row.cell, {})[row.metric] = row
+    cells = [cell for cell in sorted(found) if found[cell].keys() >= set(wanted)]
+    if not cells:
+        return
+    of = {metric: np.array([_estimate(found[cell][metric]) for cell in cells]) for metric in wanted}
+    sizes = [found[cell]["n_pies"].n_models for cell in cells]
+    shown = {
+        "learner": np.array([cell.learner for cell in cells]),
+        "pruning_method": np.array([cell.pruning_method for cell in cells]),
+        "sparsity": np.array([cell.sparsity for cell in cells]),
+        **{metric: of[metric] for metric in ("n_pies", "n_pies_corrected", "top1")},
+        "top1_lost": of["top1_lost"][:, 0],
+        "n_models": np.array(" to ".join(map(str, sorted({min(sizes), max(sizes)})))),
+        "n_examples": np.array(found[cells[0]]["n_pies"].n_examples),
+    }
+    style.keep(paths.by_sparsity(pies), pie_plots.pies_by_sparsity, shown)
+
+
+def _estimate(row: Row) -> tuple[float, float, float]:
+    bounds = (np.nan if bound is None else bound for bound in (row.ci_low, row.ci_high))
+    return row.value, *bounds
 
 
 def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from common.files import Arrays
 from common.report.style import (
+    BLUE,
     GREEN,
     GREY,
     RED,
@@ -16,6 +20,7 @@ from common.report.style import (
     new_axes,
     title_of,
 )
+from common.study import LEARNERS
 
 
 def class_impact(a: Arrays) -> Figure:
@@ -90,3 +95,56 @@ def overlap_matrix(a: Arrays) -> Figure:
         f"{a['n_examples']} test images; in brackets behind a cell: its PIEs"
     )
     return figure
+
+
+# A line of the figure by sparsity: the learner's colour, the pruning's marker.
+LEARNER_COLOURS = (BLUE, RED)
+PRUNING_MARKERS = "os^DvP"
+
+
+def pies_by_sparsity(a: Arrays) -> Figure:
+    """PIEs, raw and corrected, and accuracy against sparsity; and PIEs against accuracy lost. A
+    line for each learner and pruning; vertical bars are 95 % intervals."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    counts, accuracy, by_loss = figure.subplots(1, 3)
+    kept = 1 / (1 - a["sparsity"])  # a logarithmic axis, on which 0.9 and 0.99 are far apart
+    top1, top1_lost = 100 * a["top1"], 100 * a["top1_lost"]
+    cells = list(zip(a["learner"].tolist(), a["pruning_method"].tolist(), strict=True))
+    prunings = list(dict.fromkeys(a["pruning_method"].tolist()))
+    for learner, pruning in dict.fromkeys(cells):
+        chosen = np.array([cell == (learner, pruning) for cell in cells])
+        look = {
+            "color": LEARNER_COLOURS[list(LEARNERS).index(learner)],
+            "marker": PRUNING_MARKERS[prunings.index(pruning) % len(PRUNING_MARKERS)],
+            "markersize": 4,
+            "label": f"{learner}, {pruning.replace('_', ' ')}",
+        }
+        for axes, x in ((counts, kept[chosen]), (by_loss, top1_lost[chosen])):
+            order = x.argsort()
+            _with_interval(axes, x[order], a["n_pies"][chosen][order], ":", look, alpha=0.5)
+            _with_interval(axes, x[order], a["n_pies_corrected"][chosen][order], "-", look)
+        accuracy.plot(kept[chosen], top1[chosen][:, 0], **look)
+    for axes in (counts, accuracy):
+        axes.set_xscale("log")
+        axes.set_xticks(np.unique(kept), [f"{s:g}" for s in np.unique(a["sparsity"])])
+        axes.minorticks_off()
+        axes.set_xlabel("sparsity")
+    counts.set(ylabel="test images", title="PIEs: corrected (solid), raw (dotted)")
+    by_loss.set(xlabel="accuracy lost (points)", title="the same against accuracy lost")
+    accuracy.set(ylabel="top-1 of the pruned networks (%)", title="accuracy")
+    handles, labels = accuracy.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.suptitle(
+        f"PIEs by sparsity: {a['n_models']} networks a cell (corrected: half of them), "
+        f"{a['n_examples']} test images", fontsize=10,
+    )  # fmt: skip
+    return figure
+
+
+def _with_interval(
+    axes: Axes, x: np.ndarray, estimates: np.ndarray, line: str, look: dict[str, Any], **more: Any
+) -> None:
+    """A line through the values of estimates [n,3] (value, low, high), with their intervals."""
+    value, low, high = estimates.T
+    bounds = np.nan_to_num([value - low, high - value]).clip(min=0)
+    axes.errorbar(x, value, bounds, linestyle=line, capsize=2, linewidth=1.2, **look, **more)

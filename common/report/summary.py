@@ -81,9 +81,10 @@ def _percent(numbers: Numbers) -> str:
 def _count(row: Row | None) -> str:
     if row is None:
         return "-"
-    interval = "" if row.ci_low is None else f" [{row.ci_low:.0f}, {row.ci_high:.0f}]"
+    value, low, high = (None if x is None else round(x) for x in row[5:8])
+    interval = "" if low is None else f" [{low}, {high}]"
     of_all = f" of {row.n_examples}" if row.metric == "n_pies" else ""
-    return f"{row.value:.0f}{of_all}{interval}"
+    return f"{value}{of_all}{interval}"
 
 
 def _p_value(numbers: Numbers) -> str:
