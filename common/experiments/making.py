@@ -191,8 +191,7 @@ def store(
     masks: dict[str, Tensor],
     history: list[Record],
 ) -> None:
-    """Write a network that has learned, then remove its state and draw its curves. Numbers and
-    PIEs of another network in its place are dropped."""
+    """Write a network that has learned, then draw its curves."""
     models, cell, network_id = args.models, network.cell, network.id
     results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
@@ -203,13 +202,7 @@ def store(
         "device": network.environment["device"],
     } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, cell.sparsity)
     images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
-    is_replaced = any(
-        path.exists() for path in paths.checkpoints(models, cell, network_id).values()
-    )
-    digest = checkpoints.save(
-        models, cell, network_id, modules, masks, network.config, results, images
-    )
-    _forget_if_stale(args.pies, cell, network_id, digest, is_replaced)
+    checkpoints.save(models, cell, network_id, modules, masks, network.config, results, images)
     network.run.log({"finished_after_seconds": round(time.monotonic() - network.since, 1)})
     _draw_curves(args.pies, cell, network_id, history, len(data.train))
 
@@ -233,16 +226,11 @@ def _remove_leftovers(models: Path, cell: Cell, network_id: int) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _forget_if_stale(
-    pies: Path, cell: Cell, network_id: int, digest: str, is_replaced: bool = False
-) -> None:
+def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> None:
     """Drop the numbers and PIEs of a population if they are of another network with this id than
     the one with this digest. One that was made again as it was takes nothing along."""
     cached = files.load_arrays(paths.predictions(pies, cell, network_id))
-    is_stale = is_replaced
-    if cached is not None:
-        is_stale = str(cached.get("key")).split(" ")[0] != digest
-    if is_stale:
+    if cached is not None and str(cached.get("key")).split(" ")[0] != digest:
         rows.forget(pies, cell)
         stored_pies.forget(pies, cell)
 
