@@ -117,14 +117,20 @@ def _keep_earlier(pies: Path) -> None:
 
 
 def _rewrite_summary(pies: Path) -> None:
-    """Concatenate all files of rows. Of two rows about one number the later analysis' counts."""
+    """Concatenate all files of rows. Of two analyses that know one number the later counts, also
+    for its spread: a spread over more networks than the mean is of would mislead."""
     order = ("earlier", *ANALYSES)
-    found: dict[tuple[str, ...], Row] = {}
+    found: dict[tuple[str, ...], list[Row]] = {}
     for path in sorted(
         paths.rows_files(pies), key=lambda path: order.index(paths.analysis_of(path))
     ):
-        found |= {row[:5]: row for row in _read(path)}
-    _write(paths.summary(pies), sorted(found.values(), key=lambda row: row[:5]))
+        of_file: dict[tuple[str, ...], list[Row]] = {}
+        for row in _read(path):
+            number = (*row[:3], row.metric.removesuffix("_sd"), row.group)
+            of_file.setdefault(number, []).append(row)
+        found |= of_file
+    rows = [row for of_number in found.values() for row in of_number]
+    _write(paths.summary(pies), sorted(rows, key=lambda row: row[:5]))
 
 
 def _write(path: Path, rows: list[Row]) -> None:
