@@ -225,7 +225,7 @@ def complete(config: Mapping[str, Any]) -> Config:
     before the flag was introduced."""
     introduced = INTRODUCED | {
         "image_size": study.dataset_words(str(config.get("dataset"))).image_size,
-        "min_crop_area": TRAINING["SupCon"][config.get("preset", "paper")]["min_crop_area"],
+        "min_crop_area": {"digits": 0.6}.get(str(config.get("preset")), 0.2),
     }
     return introduced | dict(config)
 

@@ -98,9 +98,9 @@ def save(
         "model": {name: tensor for name, tensor in state.items() if name in CLASSIFIER},
         "masks": {name: mask for name, mask in kept.items() if name in CLASSIFIER},
         "results": results,
-        "encoder": write(paths_of["encoder"], encoder),
     }
-    return write(paths_of["head"], head)
+    _check_finite(paths_of["head"], head)  # before the encoder takes its place
+    return write(paths_of["head"], head | {"encoder": write(paths_of["encoder"], encoder)})
 
 
 def versions() -> dict[str, str]:
@@ -242,10 +242,7 @@ def _describe_parts(parts: dict[Path, Contents] | None) -> Contents | None:
 def write(path: Path, contents: Contents) -> str:
     """Write tensors and plain types, atomically, with a digest of them, which is returned. Raises
     Failure(EXIT_NON_FINITE) rather than store weights that are not finite."""
-    weights = {key: contents.get(key) for key in ("model", "projection", "modules")}
-    for name, tensor in _tensors(weights):
-        if not tensor.isfinite().all():
-            raise Failure(EXIT_NON_FINITE, f"{path}: not written, {name[1:]} is not finite")
+    _check_finite(path, contents)
     digest = _digest(contents)
     # By way of memory: torch writes to a path without telling a full disk from other errors, and
     # puts the path's name into the file.
@@ -253,6 +250,13 @@ def write(path: Path, contents: Contents) -> str:
     torch.save(_canonical(contents | {"digest": digest}), buffer)
     files.replace(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), read)
     return digest
+
+
+def _check_finite(path: Path, contents: Contents) -> None:
+    weights = {key: contents.get(key) for key in ("model", "projection", "modules")}
+    for name, tensor in _tensors(weights):
+        if not tensor.isfinite().all():
+            raise Failure(EXIT_NON_FINITE, f"{path}: not written, {name[1:]} is not finite")
 
 
 def _canonical(value: Any) -> Any:
