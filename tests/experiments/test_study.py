@@ -63,8 +63,9 @@ def names_of(cell: Cell) -> set[str]:
 
 def test_the_files_have_the_names_of_the_contract(study: Study) -> None:
     names = {name for of in ALL.values() for cell in of for name in names_of(cell)}
-    names |= {f"pies/digits/comparison/overlap.{suffix}" for suffix in ("png", "npz", "csv")}
     names |= {"pies/digits/summary.csv", "pies/digits/index.html"}
+    for figure in ("overlap.png", "overlap.npz", "overlap.csv", "PIEs_by_sparsity.png"):
+        names.add(f"pies/digits/comparison/{figure}")
     assert names - contents(study.folder) == set()
 
 
@@ -336,7 +337,8 @@ def test_the_printed_table_has_the_numbers(
             shown += [f"{np.mean(percent):.2f}", "±", f"{np.std(percent, ddof=1):.2f}"]
         if not cell.is_dense:
             shown += [str(len(naive.pies(cell))), "of", str(N_TEST)]
-            assert words[-1] == f"{table.value(cell, 'pie_p_value'):.3f}"
+            shown += [f"{table.value(cell, 'n_pies_corrected'):.0f}"]
+            assert words[-2:] == [f"{table.value(cell, 'pie_p_value'):.3g}", "(0.5)"]
         assert words[4 : 4 + len(shown)] == shown
 
 

@@ -1,0 +1,274 @@
+"""Running the study again: what is kept, what is made again, and what is about other networks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from naive import Naive, Table
+from running import (
+    N_TEST,
+    PREFIXES,
+    Study,
+    cells,
+    chain,
+    contents,
+    depth,
+    detect,
+    files,
+    finetune,
+    refused,
+    run,
+    succeed,
+    train,
+)
+
+from common.experiments import predictions
+from common.model import checkpoints
+from common.report import plots
+from common.study import Cell, dense_cell
+
+DENSE, GLOBAL = dense_cell("supervised"), Cell("supervised", "global", 0.9)
+PRUNED = cells("supervised")[1:]
+no_report = pytest.mark.usefixtures("without_report")
+# Fewer cells, where a test is not about the others.
+ONLY_GLOBAL = detect("supervised", "--pruning_methods", "global")
+
+
+@pytest.mark.parametrize("learner", PREFIXES)
+def test_a_second_run_makes_nothing_and_says_the_same(study_copy: Study, learner: str) -> None:
+    before = files(study_copy.folder)
+    times = {name: (study_copy.folder / name).stat().st_mtime_ns for name in before}
+    for command in chain(learner):
+        again = study_copy.run(command)
+        assert "2 to make" not in again.stdout
+        if "training" not in command[0] and "finetune" not in command[0]:
+            assert again.stdout == study_copy.results[command].stdout
+    assert files(study_copy.folder) == before
+    for name, time in times.items():
+        assert (study_copy.folder / name).stat().st_mtime_ns == time, f"{name} was written again"
+
+
+# Populations of other sizes and ids
+
+
+@no_report
+def test_a_population_is_its_ids_not_its_positions(study_copy: Study, naive: Naive) -> None:
+    """The second network alone: compared with the second dense one, and nothing is averaged over
+    networks that are not there, or said beside them."""
+    one = ("--models_number", "1", "--index_start", "1")
+    assert "±" not in study_copy.run(detect("supervised", *one)).stdout
+    table = Table(study_copy.pies)
+    for cell in PRUNED:
+        before, after = (naive.network(of, 1) for of in (DENSE, cell))
+        assert table.value(cell, "n_pies") == np.not_equal(before.labels, after.labels).sum()
+        accuracy = np.equal(after.labels, naive.target).mean()
+        assert table.value(cell, "top1") == pytest.approx(accuracy)
+        mean = after.scores["q_score"].mean()
+        assert table.value(cell, "q_score") == pytest.approx(mean, rel=1e-5)
+        for metric in ("n_pies", "top1", "q_score"):
+            line = table.line(cell, metric)
+            assert (line["ci_low"], line["ci_high"], line["n_models"]) == ("", "", "1")
+        for metric in ("top1_sd", "q_score_sd"):
+            with pytest.raises(KeyError):
+                table.line(cell, metric)
+
+
+@no_report
+def test_dense_networks_against_others(study_copy: Study, naive: Naive) -> None:
+    """Network 1 as the null of network 0: an image is a PIE where they disagree."""
+    flags = ("--pruning_methods", "GMP", "--null_index_start")
+    refused(
+        study_copy.folder, detect("supervised", *flags, "2"), 4, "sup_training.py",
+        "--index_start 2", may_change="pies/digits/*",
+    )  # fmt: skip
+    study_copy.run(detect("supervised", "--models_number", "1", *flags, "1"))
+    table, disagreeing = Table(study_copy.pies), np.not_equal(*naive.labels(DENSE)).sum()
+    assert table.value(DENSE, "n_pies_dense_null") == disagreeing
+    assert table.counts(DENSE, "n_pies_dense_null") == (1, N_TEST)
+
+
+def test_one_network_is_enough(tmp_path: Path) -> None:
+    """--models_number 1 from the first script to the last."""
+    for script in (train, finetune, detect, depth):
+        succeed(tmp_path, script("supervised", "--models_number", "1"))
+    lines = Table(tmp_path / "pies" / "digits").lines
+    assert {line["n_models"] for line in lines.values()} == {"1"}
+    assert not any(name[3].endswith("_sd") for name in lines)
+    means = [
+        line
+        for name, line in lines.items()
+        if name[3].startswith(("top1", "q_score", "prediction_depth", "probe_accuracy", "n_pies"))
+        and name[3] != "n_pies_null"  # which has an interval over exchanges
+    ]
+    assert len(means) > 50
+    assert all(line["ci_low"] == line["ci_high"] == "" for line in means)
+
+
+@no_report
+def test_a_missing_cell_is_named_and_left_out(study_copy: Study) -> None:
+    command = detect("supervised", "--pruning_percentages", "0.5,0.77")
+    refused(study_copy.folder, command, 4, "0 of the 2")
+    done = study_copy.run((*command, "--allow_missing"))
+    for missing in ("GMP 0.50", "later_GMP 0.50", "GMP 0.77", "later_GMP 0.77", "global 0.77"):
+        assert f"supervised {missing}: 0 of the 2 networks" in done.stdout
+    assert "supervised global 0.50: 0 of" not in done.stdout
+    assert not any("0.77" in name for name in contents(study_copy.folder))
+
+
+@no_report
+def test_a_cell_with_fewer_networks_is_compared_id_by_id(study_copy: Study, naive: Naive) -> None:
+    (study_copy.models / "supervised_global_s0.90_id00.pt").unlink()
+    done = study_copy.run((*ONLY_GLOBAL, "--allow_missing"))
+    assert "supervised global 0.90: 1 of the 2 networks" in done.stdout
+    before, after = (naive.network(of, 1).labels for of in (DENSE, GLOBAL))
+    table = Table(study_copy.pies)
+    assert table.value(GLOBAL, "n_pies") == np.not_equal(before, after).sum()
+    assert table.counts(GLOBAL, "n_pies") == (1, N_TEST)
+
+
+# Networks that are made again
+
+
+def test_half_a_supcon_network_is_made_again(study_copy: Study) -> None:
+    head = study_copy.models / "SupCon_dense_s0.00_id00_head.pt"
+    other = study_copy.models / "SupCon_dense_s0.00_id01_head.pt"
+    before, kept = torch.load(head, weights_only=True), other.stat().st_mtime_ns
+    head.unlink()
+    done = study_copy.run(train("SupCon"))
+    assert "1 networks finished, 1 to make" in done.stdout
+    assert other.stat().st_mtime_ns == kept
+    after = torch.load(head, weights_only=True)
+    assert all(torch.equal(after["model"][name], before["model"][name]) for name in before["model"])
+
+
+def test_overwriting_makes_the_networks_again_and_forgets_what_they_said(
+    study_copy: Study,
+) -> None:
+    path = study_copy.models / "supervised_dense_s0.00_id00.pt"
+    before = files(study_copy.models)
+    study_copy.run(train("supervised", "--epochs", "1", "--overwrite"))
+    after = files(study_copy.models)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {f"supervised_dense_s0.00_id0{i}.pt" for i in (0, 1)}
+    assert torch.load(path, weights_only=True)["config"]["epochs"] == 1
+    # What was said about the pruned networks compared them with other dense ones.
+    table, fresh = Table(study_copy.pies), Naive(study_copy.models)
+    assert table.cells("supervised") == {"dense"}
+    assert table.cells("SupCon") == {"dense", "GMP", "later_GMP", "global"}
+    table.assert_mean(DENSE, "top1", fresh.accuracies(DENSE))
+    # Networks that were fine-tuned from the former dense ones are refused, naming the reason.
+    refused(study_copy.folder, finetune("supervised"), 4, "parent")
+
+
+@pytest.mark.parametrize("learner", PREFIXES)
+def test_networks_from_before_a_flag_are_finished_and_stay_as_they_are(
+    study_copy: Study, learner: str
+) -> None:
+    """Their configurations lack what later versions wrote: they had its first value."""
+    for path in sorted(study_copy.models.glob(f"{learner}_*.pt")):  # an encoder before its head
+        stored = checkpoints.read(path)
+        del stored["digest"], stored["data"]
+        config = stored["config"]
+        later = {"head_views", "criterion", "image_size", "nesterov", "decay", "released_quirks"}
+        stored["config"] = {key: value for key, value in config.items() if key not in later}
+        if "encoder" in stored:
+            encoder = path.with_name(path.name.replace("_head", "_encoder"))
+            stored["encoder"] = checkpoints.read(encoder)["digest"]
+        checkpoints.write(path, stored)
+    before = files(study_copy.models)
+    for command in chain(learner)[:3]:
+        assert "2 networks finished, 0 to make" in study_copy.run(command).stdout
+    assert files(study_copy.models) == before
+
+
+# Caches
+
+
+@no_report
+def test_predictions_of_a_replaced_network_are_not_reused(study_copy: Study, naive: Naive) -> None:
+    """Fine-tuned anew under the same name: the cache is known by the network's contents."""
+    study_copy.run(finetune("supervised", "--learning_rate", "0.05", "--overwrite"))
+    study_copy.run(ONLY_GLOBAL)
+    fresh = Naive(study_copy.models)
+    assert fresh.labels(GLOBAL) != naive.labels(GLOBAL)
+    assert Table(study_copy.pies).value(GLOBAL, "n_pies") == len(fresh.pies(GLOBAL))
+
+
+def lacking(cache: Path) -> None:
+    with np.load(cache, allow_pickle=False) as stored:
+        kept = {name: stored[name] for name in stored.files if name != "softmax_margin"}
+    np.savez(cache, **kept)
+
+
+def with_another(cache: Path) -> None:
+    with np.load(cache, allow_pickle=False) as stored:
+        np.savez(cache, another=np.zeros(N_TEST), **stored)
+
+
+def of_another_network(cache: Path) -> None:
+    shutil.copy(cache.with_name(cache.name.replace("id00", "id01")), cache)
+
+
+def cut_in_half(cache: Path) -> None:
+    cache.write_bytes(cache.read_bytes()[: cache.stat().st_size // 2])
+
+
+@no_report
+@pytest.mark.parametrize("change", [lacking, with_another, of_another_network, cut_in_half])
+def test_a_cache_that_is_not_what_is_asked_for_is_made_again(
+    study_copy: Study, change: object
+) -> None:
+    """One of an earlier version lacks a field; one of a later version has more."""
+    cache = study_copy.pies / "supervised" / "predictions" / "supervised_dense_s0.00_id00.npz"
+    before, summary = cache.read_bytes(), (study_copy.pies / "summary.csv").read_bytes()
+    assert callable(change)
+    change(cache)
+    assert cache.read_bytes() != before
+    done = run(study_copy.folder, *detect("supervised"))
+    assert done.code == 0
+    assert (cache.name in done.stderr) == (change is cut_in_half)
+    assert (study_copy.pies / "summary.csv").read_bytes() == summary
+    with np.load(cache, allow_pickle=False) as stored:
+        assert stored.keys() == predictions.FIELDS | {"key"}
+        assert stored["labels"].shape == (N_TEST,)
+
+
+@no_report
+def test_a_table_from_before_there_were_files_of_rows_is_taken_over(study_copy: Study) -> None:
+    """One learner's numbers of the study as it was are followed by the same numbers; those of the
+    other learner, and of other analyses, stay."""
+    summary = study_copy.pies / "summary.csv"
+    before = summary.read_bytes()
+    shutil.rmtree(study_copy.pies / "rows")
+    study_copy.run(detect("supervised"))
+    assert summary.read_bytes() == before
+    study_copy.run(train("supervised", "--epochs", "1", "--overwrite"))
+    table = Table(study_copy.pies)
+    assert table.cells("supervised") == {"dense"}
+    assert table.cells("SupCon") == {"dense", "GMP", "later_GMP", "global"}
+
+
+@no_report
+def test_a_figure_that_cannot_be_drawn_costs_no_number(
+    study_copy: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(contents: dict[str, np.ndarray]) -> None:
+        raise RuntimeError("no fonts")
+
+    folder = study_copy.pies / "supervised" / "pies_distribution"
+    tables = sorted(folder.glob("*.csv"))
+    for path in [*tables, *folder.glob("*.png"), study_copy.pies / "summary.csv"]:
+        path.unlink()
+    shutil.rmtree(study_copy.pies / "rows")
+    monkeypatch.setattr(plots, "pies_by_class", failing)
+    try:
+        run(study_copy.folder, *detect("supervised"))
+    except RuntimeError as error:  # also a way to end, if the numbers are safe
+        assert "no fonts" in str(error)
+    assert sorted(folder.glob("*.csv")) == tables
+    for cell in PRUNED:
+        assert Table(study_copy.pies).value(cell, "n_pies") > 0
