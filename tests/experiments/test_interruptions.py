@@ -12,28 +12,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from filelock import FileLock
-from running import run_here, start
+from running import files, refused, run, start, succeed, train
 
 from common import paths
 from common.learning import loop
-from common.paths import Cell
+from common.study import Cell
 
 GMP = {learner: Cell(learner, "GMP", 0.9) for learner in ("supervised", "SupCon")}
-SHARED = (
-    *("--cuda_device", "-1", "--dataset", "digits", "--limit", "100", "--test_limit", "50"),
-    *("--pruning_percentages", "0.9"),
-)
+SUPERVISED = GMP["supervised"]
+# Ten steps an epoch, pruned in the first four.
+PRUNING = ("--pruning_percentages", "0.9", "--begin_step", "0", "--end_step", "39")
+ONE = (*PRUNING, "--frequency", "3", "--models_number", "1", "--limit", "100")
 TRAIN = {
-    "supervised": ("sup_training.py", *SHARED, "--epochs", "14", "--batch_size", "10"),
-    "SupCon": (
-        *("clr_training.py", *SHARED, "--epochs", "8", "--batch_size", "20"),
-        *("--head_epochs", "30", "--batch_size_head", "10"),
+    "supervised": train("supervised", *ONE, "--epochs", "14", "--batch_size", "10"),
+    "SupCon": train(
+        "SupCon", *ONE, "--epochs", "8", "--batch_size", "20",
+        "--head_epochs", "30", "--batch_size_head", "10",
     ),
-}
-ONE = ("--models_number", "1")
-PRUNE_ALL_THE_TIME = ("--begin_step", "0", "--end_step", "39", "--frequency", "3")
+}  # fmt: skip
+SHORT = (*TRAIN["supervised"], "--epochs", "5")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Two in which the same is made, in two ways."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    return one, other
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -48,41 +55,25 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
     raise AssertionError("never came so far")
 
 
-def epochs_logged(cwd: Path, cell: Cell, network_id: int = 0) -> list[str]:
-    """The stage of every epoch in the log."""
+def lines_logged(cwd: Path, cell: Cell, network_id: int = 0) -> list[dict[str, Any]]:
     path = paths.log(cwd / "logs" / "digits", cell, network_id)
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True)
-             if line.endswith("\n")]  # fmt: skip
-    return [line["stage"] for line in lines if "stage" in line]
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def epochs_logged(cwd: Path, cell: Cell) -> list[str]:
+    """The stage of every epoch in the log."""
+    return [line["stage"] for line in lines_logged(cwd, cell) if "stage" in line]
 
 
 def interrupt(cwd: Path, learner: str, stage: str, signum: signal.Signals) -> tuple[int, str]:
     """Train until an epoch of this stage has ended, then send the signal."""
     before = epochs_logged(cwd, GMP[learner]).count(stage)
-    process = start(cwd, *TRAIN[learner], *ONE, *PRUNE_ALL_THE_TIME)
+    process = start(cwd, *TRAIN[learner])
     wait_for(lambda: epochs_logged(cwd, GMP[learner]).count(stage) > before, process)
     os.kill(process.pid, signum)
     _, stderr = process.communicate(timeout=120)
     return process.returncode, stderr
-
-
-def stored(cwd: Path, learner: str, network_id: int = 0) -> list[dict[str, Any]]:
-    files = paths.checkpoints(cwd / "models" / "digits", GMP[learner], network_id)
-    return [torch.load(path, weights_only=True) for path in files.values()]
-
-
-def assert_bit_equal(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
-    """Weights, running averages, masks, projection, history: everything but the time it took."""
-    for part, other in zip(found, expected, strict=True):
-        for kind in ("model", "masks", "projection"):
-            assert part.get(kind, {}).keys() == other.get(kind, {}).keys()
-            for name, tensor in part.get(kind, {}).items():
-                assert torch.equal(tensor, other[kind][name]), f"{kind} {name}"
-        assert part["config"] == other["config"]
-        if "results" in part:
-            assert part["results"] | {"seconds": 0} == other["results"] | {"seconds": 0}
 
 
 @pytest.mark.parametrize(
@@ -93,13 +84,10 @@ def assert_bit_equal(found: list[dict[str, Any]], expected: list[dict[str, Any]]
     ],
 )
 def test_an_interrupted_training_equals_an_uninterrupted_one_bit_for_bit(
-    learner: str, stops: list[tuple[str, signal.Signals, int]], tmp_path: Path
+    learner: str, stops: list[tuple[str, signal.Signals, int]], folders: tuple[Path, Path]
 ) -> None:
     """While it is being pruned, too: masks and momentum continue."""
-    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    stopped.mkdir()
-    whole.mkdir()
-    command = (*TRAIN[learner], *ONE, *PRUNE_ALL_THE_TIME)
+    stopped, whole = folders
     state = paths.training_state(stopped / "models" / "digits", GMP[learner], 0)
     for stage, signum, code in stops:
         ended = interrupt(stopped, learner, stage, signum)
@@ -108,23 +96,14 @@ def test_an_interrupted_training_equals_an_uninterrupted_one_bit_for_bit(
         assert signum.name in ended[1]
         assert state.exists()
         assert paths.networks_present(state.parent) == {}  # nobody takes a state for a network
-    done = run_here(stopped, *command)
-    assert (done.code, done.stderr) == (0, "")
-    assert not state.exists()
-    assert run_here(whole, *command).code == 0
-    assert_bit_equal(stored(stopped, learner), stored(whole, learner))
+    for folder in folders:
+        succeed(folder, TRAIN[learner])
+    assert files(stopped / "models") == files(whole / "models")  # and the state is gone
     # It continued, rather than starting again: no epoch was run twice.
     assert epochs_logged(stopped, GMP[learner]) == epochs_logged(whole, GMP[learner])
 
 
-SHORT = (*TRAIN["supervised"], "--epochs", "3", *ONE)
-
-
-@pytest.fixture
-def stopped(tmp_path: Path) -> Path:
-    """A folder in which a training was stopped after its first epoch."""
-    cwd = tmp_path / "stopped"
-    cwd.mkdir()
+def test_a_training_that_was_stopped_after_an_epoch_runs_the_others(tmp_path: Path) -> None:
     end_epoch = loop._end_epoch
 
     def end_and_stop(*arguments: Any) -> dict[str, Any]:
@@ -133,48 +112,36 @@ def stopped(tmp_path: Path) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_end_epoch", end_and_stop)
-        done = run_here(cwd, *SHORT)
-    assert done.code == 143
-    assert paths.training_state(cwd / "models" / "digits", GMP["supervised"], 0).exists()
-    assert len(epochs_logged(cwd, GMP["supervised"])) == 1
-    return cwd
+        assert run(tmp_path, *SHORT).code == 143
+    assert paths.training_state(tmp_path / "models" / "digits", SUPERVISED, 0).exists()
+    assert len(epochs_logged(tmp_path, SUPERVISED)) == 1
+    succeed(tmp_path, SHORT)
+    assert len(epochs_logged(tmp_path, SUPERVISED)) == 5
 
 
-def test_a_state_is_continued(stopped: Path) -> None:
-    assert run_here(stopped, *SHORT).code == 0
-    assert len(epochs_logged(stopped, GMP["supervised"])) == 3
-
-
-def test_a_network_does_not_depend_on_who_trains_it_or_beside_whom(tmp_path: Path) -> None:
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    alone.mkdir()
-    together.mkdir()
-    short = (*TRAIN["supervised"], "--epochs", "2")
-    assert run_here(alone, *short, *ONE, "--index_start", "1").code == 0
-    assert run_here(together, *short, "--models_number", "2").code == 0
-    assert_bit_equal(stored(alone, "supervised", 1), stored(together, "supervised", 1))
-
-
-# Several processes
-
-
-def trainings_of(cwd: Path, network_id: int) -> int:
-    """How often a training of this network has begun."""
-    path = paths.log(cwd / "logs" / "digits", GMP["supervised"], network_id)
-    return path.read_text().count('"config"') if path.exists() else 0
+def test_a_network_does_not_depend_on_who_trains_it_or_beside_whom(
+    folders: tuple[Path, Path],
+) -> None:
+    alone, together = folders
+    succeed(alone, (*SHORT, "--index_start", "1"))
+    succeed(together, (*SHORT, "--models_number", "2"))
+    assert files(alone / "models").items() < files(together / "models").items()
 
 
 def test_a_network_that_another_process_works_on_is_left_to_it(tmp_path: Path) -> None:
     models = tmp_path / "models" / "digits"
     models.mkdir(parents=True)
-    command = (*TRAIN["supervised"], "--epochs", "2", "--models_number", "3")
-    with FileLock(paths.lock(paths.training_state(models, GMP["supervised"], 1))):
-        done = run_here(tmp_path, *command)
-        assert done.code == 8
-        assert done.stderr.count("\n") == 1
-        assert "id 1;" in done.stderr
-        assert [trainings_of(tmp_path, i) for i in range(3)] == [1, 0, 1]
-    assert paths.networks_present(models) == {GMP["supervised"]: {0, 2}}
-    assert run_here(tmp_path, *command).code == 0
-    assert [trainings_of(tmp_path, i) for i in range(3)] == [1, 1, 1]
-    assert paths.networks_present(models) == {GMP["supervised"]: {0, 1, 2}}
+    command = (*SHORT, "--models_number", "3")
+
+    def trainings() -> list[int]:
+        """How often the training of each network has begun."""
+        return [sum("config" in line for line in lines_logged(tmp_path, SUPERVISED, i))
+                for i in range(3)]  # fmt: skip
+
+    with FileLock(paths.lock(paths.training_state(models, SUPERVISED, 1))):
+        refused(tmp_path, command, 8, "id 1;", may_change="*")
+    assert trainings() == [1, 0, 1]
+    assert paths.networks_present(models) == {SUPERVISED: {0, 2}}
+    succeed(tmp_path, command)
+    assert trainings() == [1, 1, 1]
+    assert paths.networks_present(models) == {SUPERVISED: {0, 1, 2}}
