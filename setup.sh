@@ -44,7 +44,12 @@ study() { # study PREFIX : all experiments of one learning method, on digits
             --pruning_method later_GMP --pruning_percentages $highest &&
         "$python" "$1_pruning_finetune.py" "${common[@]}" \
             --pruning_percentages 0.5,0.9,$highest &&
-        "$python" "$1_pie_kmodels_detection.py" "${common[@]}" --plot_q_score --plot_umap &&
+        # the dense networks and the sparsest pruned ones once more, with other ids
+        "$python" "$1_training.py" "${common[@]}" --index_start 10 &&
+        "$python" "$1_pruning_finetune.py" "${common[@]}" --index_start 10 \
+            --pruning_percentages $highest &&
+        "$python" "$1_pie_kmodels_detection.py" "${common[@]}" --plot_q_score --plot_umap \
+            --replicate_index_start 10 &&
         "$python" "$1_prediction_depth.py" "${common[@]}"
 }
 

@@ -26,6 +26,7 @@ class Flag(NamedTuple):
     help: str
     default: Any = None
     metavar: str = "N"
+    older_name: str = ""  # taken too
 
 
 COUNT = values.integer(1, 10**6)
@@ -144,9 +145,10 @@ PIES = (
     Flag("resamples", values.integer(100, 10**6), "random halves of the networks behind the "
          "interval of a PIE count", 1000),
     Flag("permutations", values.integer(100, 10**6), "random exchanges of dense and pruned "
-         "networks behind the null", 1000),
-    Flag("null_index_start", FROM_0, "first id of more dense networks, for PIEs of dense against "
-         "dense (default: none)", metavar="ID"),
+         "networks; up to 12 pairs all exchanges are counted", 1000),
+    Flag("replicate_index_start", FROM_0, "first id of as many networks again, dense and where they "
+         "are there pruned: PIEs between networks of one recipe (default: none)", metavar="ID",
+         older_name="null_index_start"),
 )  # fmt: skip
 DEPTH = (
     Flag("prediction_depth_models", values.integer(1, 10**4), "networks whose depth is measured, "
@@ -245,9 +247,9 @@ class Parser(argparse.ArgumentParser):
         elif isinstance(flag.kind, tuple):
             group.add_argument(name, choices=flag.kind, default=flag.default, help=text)
         else:
-            group.add_argument(
-                name, type=flag.kind, default=flag.default, metavar=flag.metavar, help=text
-            )
+            names = [name, f"--{flag.older_name}"] if flag.older_name else [name]
+            value = {"type": flag.kind, "default": flag.default, "metavar": flag.metavar}
+            group.add_argument(*names, **value, help=text)
 
     def _default_text(self, flag: Flag) -> str:
         """`(default: paper 205, digits 15)`, or nothing for a flag that no preset sets."""

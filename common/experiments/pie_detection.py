@@ -44,8 +44,6 @@ def run(args: argparse.Namespace) -> int:
     stored_pies.remember_test_labels(args.pies, target)
     dense = predictions.of_population(args, data, dense_cell, dense_ids)
     found_rows = {dense_cell: pie_rows.of_population(dense, target, data.classes)}
-    if args.null_index_start is not None:
-        found_rows[dense_cell] += null_with_dense(args, data, dense)
     found, impacts, populations = {}, {}, {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
@@ -67,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
         if len(ids) > 1:
             impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
     impact_rows = draw_class_impacts(args, impacts, found)
-    for more in (pie_rows.of_schedules(populations), impact_rows):
+    replicate_rows = replicate(args, data, dense, populations)
+    for more in (pie_rows.of_schedules(populations), impact_rows, replicate_rows):
         for cell in more:
             found_rows[cell] += more[cell]
     rows.store(args.pies, "pie_detection", found_rows)
@@ -80,38 +79,55 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -> None:
-    """Raises Failure(EXIT_ARGUMENTS) for a map of a network that is not there, or a null population
-    that is not another one."""
+    """Raises Failure(EXIT_ARGUMENTS) for a map of a network that is not there, or for replicates
+    that are not other networks."""
     if args.umap_id is not None and args.umap_id not in dense_ids:
         raise Failure(
             EXIT_ARGUMENTS, f"argument --umap_id: {args.umap_id}: one of the ids {dense_ids}"
         )
     if args.plot_umap:
         population.check_knn(args, len(data.test) - 1)
-    start = args.null_index_start
+    start = args.replicate_index_start
     if start is not None and set(range(start, start + len(dense_ids))) & set(dense_ids):
         raise Failure(
             EXIT_ARGUMENTS,
-            f"argument --null_index_start: {start}: {len(dense_ids)} ids from here overlap those "
+            f"argument --replicate_index_start: {start}: {len(dense_ids)} ids from here overlap those "
             "of the population itself",
         )
 
 
-def null_with_dense(args: argparse.Namespace, data: Dataset, dense: Population) -> list[Row]:
-    """Count PIEs of the dense population against as many dense networks with other ids."""
-    present = paths.networks_present(args.models).get(dense.cell, set())
-    start = args.null_index_start
-    others = [i for i in range(start, start + len(dense.ids)) if i in present - set(dense.ids)]
-    if len(others) < len(dense.ids):
+def replicate(
+    args: argparse.Namespace, data: Dataset, dense: Population, populations: dict[Cell, Population]
+) -> dict[Cell, list[Row]]:
+    """Count how far two populations of one recipe differ, dense and pruned, with fresh networks of
+    other ids. Raises Failure(EXIT_CHECKPOINT) if fresh dense networks are missing; pruned cells
+    without fresh networks are left out."""
+    start = args.replicate_index_start
+    if start is None:
+        return {}
+    present = paths.networks_present(args.models)
+    ids = range(start, start + len(dense.ids))
+    there = [i for i in ids if i in present.get(dense.cell, ())]
+    if len(there) < len(ids):
         raise Failure(
             EXIT_CHECKPOINT,
-            f"argument --null_index_start: {start}: {len(others)} of {len(dense.ids)} more dense "
+            f"argument --replicate_index_start: {start}: {len(there)} of {len(ids)} more dense "
             f"networks are there; make them with: python {study.script(dense.cell)} "
-            f"--dataset {args.dataset} --index_start {start} --models_number {len(dense.ids)}",
+            f"--dataset {args.dataset} --index_start {start} --models_number {len(ids)}",
         )
-    population.check_recipes(args, data, {dense.cell: [*dense.ids, *others]})
-    second = predictions.of_population(args, data, dense.cell, others)
-    return pie_rows.of_dense_null(dense, second, data.n_classes)
+    fresh = {cell: [i for i in ids if i in present.get(cell, ())] for cell in populations}
+    fresh = {cell: ids_of for cell, ids_of in fresh.items() if ids_of}
+    population.check_recipes(args, data, {dense.cell: [*dense.ids, *ids]})
+    population.check_recipes(
+        args, data, {cell: [*populations[cell].ids, *fresh[cell]] for cell in fresh}
+    )
+    of_fresh = {
+        cell: predictions.of_population(args, data, cell, ids_of)
+        for cell, ids_of in ({dense.cell: list(ids)} | fresh).items()
+    }
+    return pie_rows.of_replicates(
+        dense, populations, of_fresh, data.n_classes, args.resamples, args.seed
+    )
 
 
 def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:

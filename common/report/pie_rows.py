@@ -110,10 +110,38 @@ def of_count(
     return rows, {"sizes": sizes, "counts": by_size[0], "null": by_size[1]}
 
 
-def of_dense_null(dense: Population, others: Population, n_classes: int) -> list[Row]:
-    """PIEs between two dense populations of other seeds: the cleanest null of all."""
-    found = pie.find_pies(dense.labels, others.labels, n_classes)
-    return [row(dense.cell, "n_pies_dense_null", found.sum(), len(others.ids), len(found))]
+def of_replicates(
+    dense: Population,
+    populations: dict[Cell, Population],
+    fresh: dict[Cell, Population],
+    n_classes: int,
+    n_resamples: int,
+    seed: int,
+) -> dict[Cell, list[Row]]:
+    """How many images differ between two populations of one recipe: dense networks and fresh ones
+    (of the dense cell), pruned ones and fresh ones, and dense against pruned ones of other ids,
+    which dense against dense is the null of (of each pruned cell that has fresh networks)."""
+    rows: dict[Cell, list[Row]] = {}
+    n_examples = dense.labels.shape[1]
+    for cell, pruned in ({dense.cell: dense} | populations).items():
+        if cell not in fresh:
+            continue
+        rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "replicates"))
+        found = resampling.replicate_counts(
+            dense.labels, fresh[dense.cell].labels, pruned.labels, fresh[cell].labels,
+            n_classes, n_resamples, rng,
+        )  # fmt: skip
+        counts = [
+            ("n_pies_pruned_null", found.pruned_pruned, found.pruned_pruned_interval),
+            ("n_pies_unpaired", found.unpaired, found.unpaired_interval),
+        ]
+        if cell == dense.cell:
+            counts = [("n_pies_dense_null", found.dense_dense, found.dense_dense_interval)]
+        rows[cell] = [
+            row(cell, metric, value, found.size, n_examples, interval=interval)
+            for metric, value, interval in counts
+        ]
+    return rows
 
 
 def of_pies(
