@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
@@ -26,31 +27,34 @@ from running import ROOT, Result
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["torch", "torchvision.datasets", "matplotlib.figure", "scipy.stats", "sklearn.datasets",
-     "sklearn.model_selection", "faulty"]
+     "sklearn.model_selection", "matplotlib.backends.backend_agg", "faulty",
+     *(f"common.experiments.{story}" for story in
+       ("training", "pruning_finetune", "pie_detection", "prediction_depth"))]
 )  # fmt: skip
 DEADLINE = 120  # seconds: a run that takes longer hangs
 
 
 class Fault(NamedTuple):
-    """What happens at call `n` (counted from 1; 0: at every call) of `module:name`."""
+    """What happens at call `n` (counted from 1; 0: at every call) of `module:name`. Only calls
+    count whose first argument, a path mostly, matches the pattern `of`."""
 
     target: str
     n: int
     action: str
-
-
-SAVE_OFTEN = Fault("common.learning.loop:SECONDS_BETWEEN_SAVES", 0, "= -1")
+    of: str = "*"
 
 
 class Child:
     """A script that runs, and what it says."""
 
-    def __init__(self, cwd: Path, command: tuple[str, ...], *faults: Fault, threads: int = 1):
+    def __init__(
+        self, cwd: Path, *command: str, faults: tuple[Fault, ...] = ()
+    ):  # fmt: skip
         cwd.mkdir(parents=True, exist_ok=True)
         self.said = [
             cwd.parent / f"{cwd.name}.{name}.{time.monotonic_ns()}" for name in ("out", "err")
         ]
-        arguments = (str(cwd), command, faults, [str(path) for path in self.said], threads)
+        arguments = (str(cwd), command, faults, [str(path) for path in self.said])
         self.process = CONTEXT.Process(target=_main, args=arguments)
         self.process.start()
 
@@ -70,20 +74,15 @@ class Child:
         return self.ended()
 
 
-def run(cwd: Path, command: tuple[str, ...], *faults: Fault, threads: int = 1) -> Result:
+def run(cwd: Path, *command: str, faults: tuple[Fault, ...] = ()) -> Result:
     """Run a script to its end."""
-    return Child(cwd, command, *faults, threads=threads).ended()
+    return Child(cwd, *command, faults=faults).ended()
 
 
-def _main(
-    cwd: str, command: tuple[str, ...], faults: tuple[Fault, ...], said: list[str], threads: int
-) -> None:
+def _main(cwd: str, command: tuple[str, ...], faults: tuple[Fault, ...], said: list[str]) -> None:
     os.chdir(cwd)
     for descriptor, path in zip((1, 2), said, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-    import torch
-
-    torch.set_num_threads(threads)
     sys.path.insert(0, str(ROOT))
     script, *flags = command
     sys.argv = [str(ROOT / script), *flags]
@@ -92,7 +91,7 @@ def _main(
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def inject(target: str, n: int, action: str) -> None:
+def inject(target: str, n: int, action: str, of: str) -> None:
     """Replace a function, or with `= value` a constant, by one that has the fault."""
     module, _, name = target.partition(":")
     if name == "cifar":
@@ -109,8 +108,9 @@ def inject(target: str, n: int, action: str) -> None:
     @functools.wraps(real)
     def faulty(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
-        calls += 1
-        if n not in (0, calls):
+        is_meant = fnmatch(str(args[0]) if args else "", of)
+        calls += is_meant
+        if not is_meant or n not in (0, calls):
             return real(*args, **kwargs)
         return act(action, lambda: real(*args, **kwargs), args)
 
@@ -124,22 +124,16 @@ def act(action: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
     if action.startswith("SIG"):  # before the call; `SIGINT SIGINT`: twice
         for name in action.split():
             os.kill(os.getpid(), getattr(signal, name))
-    elif action == "then SIGKILL":
-        call()
-        os.kill(os.getpid(), signal.SIGKILL)
     elif action == "half, then SIGKILL":
         call()
-        written = args[-1]
-        os.truncate(written, written.stat().st_size // 2)
+        os.truncate(args[0], args[0].stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "full disk":  # a real one: every write to this device fails
-        args[-1].symlink_to("/dev/full")
+        args[0].symlink_to("/dev/full")
     elif action == "NaN":
         return call() * torch.nan
     elif action == "inf gradient":
         args[0].param_groups[0]["params"][0].grad[:] = torch.inf
-    elif action == "not drawn":
-        raise ValueError("a bug in a figure")
     elif hasattr(errno, action):
         raise OSError(getattr(errno, action), os.strerror(getattr(errno, action)), "somewhere")
     else:

@@ -1,0 +1,260 @@
+"""F13 to F18, F32 to F35: files that are damaged, hostile, missing, or not what was asked for."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from places import (
+    CLR,
+    DENSE,
+    DETECT,
+    FINETUNE,
+    ONE,
+    ONE_SHOT,
+    SAVE_OFTEN,
+    STEP,
+    SUP,
+    TRAIN,
+    Place,
+    file_of,
+    rewrite,
+    some_slow,
+)
+from running import detect
+
+from common import paths
+from common.model import checkpoints
+from common.report import rows, stored_pies
+from common.study import Cell, dense_cell
+
+Contents = dict[str, Any]
+fault, slow = pytest.mark.fault, pytest.mark.slow
+
+
+def one_bit(data: bytes, within: bytes) -> bytes:
+    """Change one bit in the middle of where these bytes are."""
+    at = data.index(within) + len(within) // 2
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def one_bit_of(*way: str) -> Callable[[bytes, Contents], bytes]:
+    """Change one bit of a tensor."""
+
+    def damage(data: bytes, contents: Contents) -> bytes:
+        for key in way:
+            contents = contents[key]
+        return one_bit(data, contents.numpy().tobytes())
+
+    return damage
+
+
+# From the bytes of a file and what it holds to damaged bytes.
+DAMAGE: dict[str, Callable[[bytes, Contents], bytes]] = {
+    "cut in half": lambda data, _: data[: len(data) // 2],
+    "one bit of a weight": one_bit_of("model", "fc.weight"),
+    "empty": lambda data, _: b"",
+    "last byte gone": lambda data, _: data[:-1],
+    "one bit of a mask": one_bit_of("masks", "fc.weight"),
+    "one bit of the recipe": lambda data, _: one_bit(data, b"learning_rate"),
+    "zeros": lambda data, _: bytes(len(data)),
+    "noise": lambda data, _: np.random.default_rng(0).bytes(len(data)),
+}
+
+
+@fault("F13", "a network cut", "detected, kept as .corrupt, made again")
+@fault("F14", "one bit of a network's weights, masks, recipe", "detected, made again")
+@fault("F15", "zeros, noise or a folder as network", "detected, made again")
+@pytest.mark.parametrize("how", some_slow([*DAMAGE, "a folder"]))
+def test_a_network_is_damaged(how: str, copy: Place) -> None:
+    """An analysis refuses it; the script that makes it sets it aside and makes it again."""
+    whole, path = copy.networks(), file_of(copy.models, ONE_SHOT, 0)
+    damaged = DAMAGE[how](path.read_bytes(), checkpoints.read(path)) if how in DAMAGE else None
+    path.unlink()
+    path.mkdir() if damaged is None else path.write_bytes(damaged)
+    copy.watch()
+    copy.refused(DETECT, 4, path.name, "damaged", "sup_pruning_finetune.py")
+    done = copy.finish(*FINETUNE)
+    aside = path.with_name(f"{path.name}.corrupt")
+    assert done.stderr.count("\n") == 1
+    assert aside.name in done.stderr
+    assert damaged is None or aside.read_bytes() == damaged
+    assert copy.networks() == whole
+
+
+@slow
+@fault("F13", "encoder or head of a SupCon network cut", "both kept as .corrupt, made again")
+@pytest.mark.parametrize("part", ["encoder", "head"])
+def test_half_of_a_pair_is_cut(part: str, copy: Place) -> None:
+    whole, pair = copy.networks(), paths.checkpoints(copy.models, dense_cell("SupCon"), 0)
+    os.truncate(pair[part], 1000)
+    copy.watch()
+    done = copy.finish(*CLR)
+    assert done.stderr.count("\n") == 2
+    assert all(path.with_name(f"{path.name}.corrupt").exists() for path in pair.values())
+    assert copy.networks() == whole
+
+
+@fault("F13", "a network of the cell cut that nobody asked for", "named, left alone, not counted")
+def test_another_network_is_cut(copy: Place) -> None:
+    """The summary of its cell is made without it."""
+    path = file_of(copy.models, DENSE, 1)
+    os.truncate(path, 1000)
+    damaged = path.read_bytes()
+    done = copy.run(*SUP, *ONE)
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert path.name in done.stderr
+    assert path.read_bytes() == damaged
+    assert n_models(copy, DENSE, "sparsity_reached") == {1}
+
+
+STATE_DAMAGE = {
+    "cut in half": DAMAGE["cut in half"],
+    "empty": DAMAGE["empty"],
+    "one bit of the optimizer": lambda data, state: one_bit(
+        data, state["loop"]["momentum"][-2].numpy().tobytes()
+    ),
+}
+
+
+@fault("F13", "a state cut", "kept as .corrupt, the training begins anew")
+@fault("F14", "one bit of the optimizer in a state", "detected, the training begins anew")
+@pytest.mark.parametrize("how", some_slow(STATE_DAMAGE))
+def test_a_state_is_damaged(how: str, place: Place, whole: Callable[..., Any]) -> None:
+    path = place.state_path
+    place.run(*TRAIN, faults=(SAVE_OFTEN, STEP(18, "SIGKILL")))
+    damaged = STATE_DAMAGE[how](path.read_bytes(), checkpoints.read(path))
+    path.write_bytes(damaged)
+    done = place.run(*TRAIN)
+    assert done.code == 0
+    aside = path.with_name(f"{path.name}.corrupt")
+    assert done.stderr.count("\n") == done.stderr.count(aside.name) == 1
+    assert aside.read_bytes() == damaged
+    assert '"epoch": 0' in place.log()[-5]
+    assert place.networks() == whole(*TRAIN)
+
+
+class Canary:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, path: Path):
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (self.path,)
+
+
+@fault("F16", "a pickle that runs something, as network, state or array", "nothing runs")
+@pytest.mark.parametrize("where", some_slow(["torch", "pickle", "array", "state"]))
+def test_a_hostile_pickle(where: str, copy: Place) -> None:
+    canary = Canary(copy.folder / "canary")
+    path, command = file_of(copy.models, DENSE, 1), SUP
+    if where == "array":
+        path, command = paths.predictions(copy.pies, DENSE, 0), DETECT
+        with path.open("wb") as file:
+            np.savez(file, labels=np.array([canary], dtype=object), allow_pickle=True)
+    elif where == "pickle":
+        path.write_bytes(pickle.dumps(canary))
+    else:
+        path, command = (copy.state_path, TRAIN) if where == "state" else (path, command)
+        torch.save({"model": canary}, path)
+    if command == SUP:
+        copy.refused(DETECT, 4, path.name)
+    assert copy.run(*command).code == 0
+    assert path.with_name(f"{path.name}.corrupt").exists()
+    assert not Path(canary.path).exists()
+
+
+# Whole files that are not what was asked for
+
+# What is changed in a network, the words of the analysis' refusal, and whether training refuses too
+# (weights that do not fit are seen only when the network is built).
+OTHERS: dict[str, tuple[Callable[[Contents], object], tuple[str, ...], bool]] = {
+    "id": (lambda c: c.update(network_id=7), ("network_id", "7", "not 1"), True),
+    "shape": (
+        lambda c: c["model"].update({"conv1.weight": torch.zeros(1, 3, 3, 3)}),
+        ("its contents are no network's",),
+        False,
+    ),
+    "sparsity": (lambda c: c.update(sparsity=0.5), ("sparsity", "0.5", "0.0"), True),
+    "width": (lambda c: c["config"].update(widen_factor=2), ("widen_factor", "2"), True),
+    "format": (lambda c: c.update(format=2), ("format", "2", "not 1"), True),
+    "data set": (lambda c: c["config"].update(dataset="mnist"), ("dataset", "mnist"), True),
+    "recipe": (lambda c: c["config"].update(epochs=9), ("epochs", "9"), True),
+    "classes": (lambda c: c["config"].update(n_classes=9), ("n_classes", "9", "not 10"), True),
+    "not finite": (lambda c: c["model"]["fc.bias"].fill_(torch.nan), ("not finite",), False),
+}
+
+
+@fault("F17", "a network of another sparsity, id, width, …", "exit 4 naming both values")
+@fault("F18", "weights that are not finite in a whole file", "refused")
+@pytest.mark.parametrize("what", some_slow(OTHERS, fast=2))
+def test_a_network_of_another_kind(what: str, copy: Place) -> None:
+    change, named, is_refused_by_training = OTHERS[what]
+    path = file_of(copy.models, DENSE, 1)
+    rewrite(path, change)
+    gradual = detect("supervised", "--pruning_methods", "GMP")  # not made from this network
+    copy.refused(gradual, 4, path.name, *named)
+    if is_refused_by_training:
+        copy.refused(SUP, 4, path.name, *named)
+
+
+@slow
+@fault("F32", "file times in the future", "the last analysis counts, not the newest file")
+def test_clocks_jump(copy: Place) -> None:
+    newest = paths.pies_distribution(copy.pies, ONE_SHOT._replace(sparsity=0.5))
+    os.utime(newest.with_suffix(".npz"), (time.time() + 10**8,) * 2)
+    assert copy.run(*DETECT, "--test_limit", "40").code == 0
+    assert list(stored_pies.pies_by_cell(copy.pies)) == [ONE_SHOT]
+
+
+# Populations
+
+
+def n_models(place: Place, cell: Cell, metric: str = "top1") -> set[int]:
+    found = rows.read(place.pies)
+    return {row.n_models for row in found if row.cell == cell and row.metric == metric}
+
+
+@slow
+@fault("F33", "a network of the population is missing", "exit 4; --allow_missing counts those used")
+@pytest.mark.parametrize("cell", [ONE_SHOT, DENSE], ids=str)
+def test_a_network_is_missing(cell: Cell, copy: Place) -> None:
+    file_of(copy.models, cell, 1).unlink()
+    copy.refused(DETECT, 4, "1 of the 2", "id 1", "--allow_missing")
+    assert copy.run(*DETECT, "--allow_missing").code == 0
+    assert n_models(copy, ONE_SHOT) == {1}
+
+
+@slow
+@fault("F34", "dense and pruned networks with other ids", "refused, or only the common ones")
+def test_other_ids(copy: Place) -> None:
+    file_of(copy.models, ONE_SHOT, 0).unlink()
+    file_of(copy.models, DENSE, 1).unlink()
+    copy.refused(DETECT, 4, "supervised dense 0.00", "id 1")
+    done = copy.run(*DETECT, "--allow_missing")
+    assert done.code == 0
+    assert "supervised global 0.90: 0 of the 1 networks asked for" in done.stdout
+
+
+@slow
+@fault("F35", "predictions kept of a network that was replaced", "computed again")
+def test_kept_predictions(copy: Place) -> None:
+    shutil.copy(file_of(copy.models, DENSE, 0), copy.folder)
+    assert copy.run(*SUP, *ONE, "--overwrite", "--seed", "5").code == 0
+    cache = paths.predictions(copy.pies, DENSE, 0)
+    before = cache.read_bytes()
+    assert copy.run(*DETECT, "--allow_mixed").code == 0
+    assert cache.read_bytes() != before
+    with np.load(cache) as file:
+        digest = checkpoints.describe(copy.models, DENSE, 0)["digest"]
+        assert str(file["key"]).startswith(digest)

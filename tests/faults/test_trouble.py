@@ -1,0 +1,171 @@
+"""F20 to F28: disks, numbers and memory that fail, and several processes at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from faulty import Child, Fault
+from places import (
+    CLR,
+    DENSE,
+    DETECT,
+    GMP,
+    ONE,
+    SAVE_OFTEN,
+    STEP,
+    SUP,
+    TRAIN,
+    WRITE,
+    Place,
+    some_slow,
+)
+
+from common import paths
+
+Whole = Callable[..., dict[str, bytes]]
+fault, slow = pytest.mark.fault, pytest.mark.slow
+
+
+# Disks
+
+
+@fault("F20", "no space left, on a real full device", "exit 7, the last good file is whole")
+@pytest.mark.parametrize("what", some_slow(["state", "network", "finished"]))
+def test_disk_full(what: str, copy: Place) -> None:
+    before = copy.networks()
+    copy.watch()
+    command = (*SUP, "--overwrite") if what == "finished" else TRAIN
+    faults = (WRITE(1, "full disk"),)
+    if what == "state":
+        faults = (SAVE_OFTEN, WRITE(2, "full disk"))
+    copy.refused(command, 7, "No space left on device", faults=faults, may_change="*")
+    assert copy.networks() == before
+    assert not list(copy.models.glob(".*.tmp.pt"))
+    assert copy.step() == (5 if what == "state" else 0)
+    copy.finish(*command)
+
+
+@fault("F21", "no space left for log, figure or results", "the network is kept")
+@pytest.mark.parametrize("what", some_slow(["figure", "log", "results"]))
+def test_disk_full_for_the_rest(what: str, place: Place, whole: Whole) -> None:
+    faults: tuple[Fault, ...] = ()
+    if what == "log":
+        log = paths.log(place.logs, GMP, 0)
+        log.parent.mkdir(parents=True)
+        log.symlink_to("/dev/full")
+    elif what == "figure":
+        faults = (Fault("matplotlib.figure:Figure.savefig", 1, "ENOSPC"),)
+    else:
+        faults = (Fault("common.files:write_csv", 1, "ENOSPC"),)
+    done = place.run(*TRAIN, faults=faults)
+    assert done.code == (0 if what == "log" else 7)
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert place.networks() == whole(*TRAIN)
+
+
+@fault("F22", "a target that may only be read, or is a file", "exit 7 before any training")
+@pytest.mark.parametrize("what", ["EROFS", "models", "pies"])
+def test_target_not_writable(what: str, place: Place) -> None:
+    (place.folder / "file").write_text("mine")
+    if what == "EROFS":
+        faults = (Fault("pathlib:Path.write_bytes", 1, "EROFS"),)
+        place.refused(TRAIN, 7, "Read-only file system", faults=faults)
+    else:
+        place.refused((*TRAIN, f"--{what}_dir", "file/below"), 7, "file/below")
+
+
+@fault("F22", "a network or array that cannot be read now", "exit 7 or 6; nothing is set aside")
+@pytest.mark.parametrize("error", some_slow(["EIO", "ESTALE", "EMFILE", "CPU"]))
+def test_what_cannot_be_read_now(error: str, copy: Place) -> None:
+    """Unlike a damaged file, a good one of days of work is not made again."""
+    copy.watch()
+    code = 6 if error == "CPU" else 7
+    for command, read in ((SUP, "torch:load"), (DETECT, "numpy:load")):
+        copy.refused(command, code, faults=(Fault(read, 0, error),))
+
+
+# Numbers and memory
+
+
+@fault("F23", "NaN in the loss at step 12", "exit 5 with epoch, step, rate; last good state kept")
+def test_a_loss_that_is_not_finite(place: Place, whole: Whole) -> None:
+    faults = (SAVE_OFTEN, Fault("torch.nn.functional:cross_entropy", 13, "NaN"))
+    words = ("epoch 2, step 12", "learning rate", "after a loss of", "--learning_rate")
+    place.refused(TRAIN, 5, *words, faults=faults, may_change="*")
+    assert place.step() == 10
+    assert place.networks() == {}
+    place.finish(*TRAIN)
+    assert place.networks() == whole(*TRAIN)
+
+
+@fault("F24", "an infinite gradient, loss finite", "noticed within the epoch, as F23")
+@pytest.mark.parametrize("n", some_slow([20, 8]))
+def test_a_gradient_that_is_not_finite(n: int, place: Place) -> None:
+    """Also in the very last step, after which there is no loss any more."""
+    faults = (Fault("torch.optim:SGD.step", n, "inf gradient"),)
+    place.refused(TRAIN, 5, "not finite", faults=faults, may_change="*")
+    assert place.networks() == {}
+
+
+@fault("F25", "no memory left: CUDA, CPU allocator, Python", "exit 6 with batch size and flag")
+@pytest.mark.parametrize("error", some_slow(["CUDA", "CPU", "MemoryError"]))
+def test_out_of_memory(error: str, copy: Place) -> None:
+    before = copy.networks()
+    copy.watch()
+    at_the_head = (*CLR, *ONE, "--epochs", "1", "--overwrite", "--batch_size_head", "20")
+    for command, flag, size, where in (
+        (TRAIN, "--batch_size", 20, "common.learning.loop:_step"),
+        (at_the_head, "--batch_size_head", 20, "torch.nn.functional:cross_entropy"),
+        ((*DETECT, "--overwrite", "--batch_size", "30"), "--batch_size", 30,
+         "common.model.evaluation:classify"),
+    ):  # fmt: skip
+        words = (f"{flag} {size}", f"try {flag} {size // 2}")
+        copy.refused(command, 6, *words, faults=(Fault(where, 1, error),), may_change="*")
+    assert copy.networks() == before
+
+
+# Several processes
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("never came so far")
+
+
+@fault("F26", "two processes, one network", "one trains it, the other exits 8")
+def test_one_network_twice(place: Place, whole: Whole) -> None:
+    first = Child(place.folder, *TRAIN, faults=(STEP(3, "SIGSTOP"),))
+    wait_for(lambda: place.trainings() == 1)
+    place.refused(TRAIN, 8, "another process", "id 0", may_change="*")
+    wake(first)
+    assert first.ended().code == 0
+    assert place.trainings() == 1
+    assert place.networks() == whole(*TRAIN)
+
+
+def wake(child: Child) -> None:
+    """Continue a stopped process; it may not have stopped yet."""
+    for _ in range(100):
+        os.kill(child.process.pid, signal.SIGCONT)
+        child.process.join(0.05)
+        if child.process.exitcode is not None:
+            return
+
+
+@slow
+@fault("F28", "4 processes share 8 networks", "8 trained, none twice")
+def test_four_processes(place: Place) -> None:
+    command = (*SUP, "--limit", "100", "--epochs", "1", "--models_number", "8")
+    children = [Child(place.folder, *command) for _ in range(4)]
+    assert {child.ended().code for child in children} <= {0, 8}
+    assert [place.trainings(DENSE, i) for i in range(8)] == [1] * 8
+    assert len(place.networks()) == 8
+    place.finish(*command)
