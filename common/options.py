@@ -146,8 +146,8 @@ PIES = (
          "interval of a PIE count", 1000),
     Flag("permutations", values.integer(100, 10**6), "random exchanges of dense and pruned "
          "networks; up to 12 pairs all exchanges are counted", 1000),
-    Flag("replicate_index_start", FROM_0, "first id of as many networks again, dense and where they "
-         "are there pruned: PIEs between networks of one recipe (default: none)", metavar="ID",
+    Flag("replicate_index_start", FROM_0, "first id of as many networks again, dense and where "
+         "they exist pruned: PIEs between networks of one recipe (default: none)", metavar="ID",
          older_name="null_index_start"),
 )  # fmt: skip
 DEPTH = (

@@ -347,7 +347,7 @@ BOUNDS = {  # the first and last values that are accepted, and their neighbours
     "resamples": ("100", "99"),
     "permutations": ("100", "99"),
     "umap_id": ("0", "-1"),
-    "null_index_start": ("0", "-1"),
+    "replicate_index_start": ("0", "-1"),
     "prediction_depth_models": ("1 10000", "0 10001"),
     "knn": ("1", "0"),
     "cuda_device": ("-1 1023", "-2 1024"),

@@ -87,12 +87,26 @@ def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -
         )
     if args.plot_umap:
         population.check_knn(args, len(data.test) - 1)
-    start = args.replicate_index_start
-    if start is not None and set(range(start, start + len(dense_ids))) & set(dense_ids):
+    if args.replicate_index_start is not None:
+        check_replicates(args, dense_ids)
+
+
+def check_replicates(args: argparse.Namespace, dense_ids: list[int]) -> None:
+    """Raises Failure if the dense replicates are the population itself, or not there."""
+    start, n_models = args.replicate_index_start, len(dense_ids)
+    what = f"argument --replicate_index_start: {start}: "
+    ids = set(range(start, start + n_models))
+    if ids & set(dense_ids):
+        message = f"{n_models} ids from here overlap those of the population itself"
+        raise Failure(EXIT_ARGUMENTS, what + message)
+    dense_cell = study.dense_cell(args.learner)
+    there = ids & paths.networks_present(args.models).get(dense_cell, set())
+    if len(there) < n_models:
         raise Failure(
-            EXIT_ARGUMENTS,
-            f"argument --replicate_index_start: {start}: {len(dense_ids)} ids from here overlap those "
-            "of the population itself",
+            EXIT_CHECKPOINT,
+            f"{what}{len(there)} of {n_models} more dense networks are there; make them with: "
+            f"python {study.script(dense_cell)} --dataset {args.dataset} --index_start {start} "
+            f"--models_number {n_models}",
         )
 
 
@@ -100,30 +114,18 @@ def replicate(
     args: argparse.Namespace, data: Dataset, dense: Population, populations: dict[Cell, Population]
 ) -> dict[Cell, list[Row]]:
     """Count how far two populations of one recipe differ, dense and pruned, with fresh networks of
-    other ids. Raises Failure(EXIT_CHECKPOINT) if fresh dense networks are missing; pruned cells
-    without fresh networks are left out."""
-    start = args.replicate_index_start
-    if start is None:
+    other ids. Pruned cells without fresh networks are left out."""
+    if args.replicate_index_start is None:
         return {}
     present = paths.networks_present(args.models)
-    ids = range(start, start + len(dense.ids))
-    there = [i for i in ids if i in present.get(dense.cell, ())]
-    if len(there) < len(ids):
-        raise Failure(
-            EXIT_CHECKPOINT,
-            f"argument --replicate_index_start: {start}: {len(there)} of {len(ids)} more dense "
-            f"networks are there; make them with: python {study.script(dense.cell)} "
-            f"--dataset {args.dataset} --index_start {start} --models_number {len(ids)}",
-        )
+    ids = [args.replicate_index_start + i for i in range(len(dense.ids))]
     fresh = {cell: [i for i in ids if i in present.get(cell, ())] for cell in populations}
-    fresh = {cell: ids_of for cell, ids_of in fresh.items() if ids_of}
-    population.check_recipes(args, data, {dense.cell: [*dense.ids, *ids]})
-    population.check_recipes(
-        args, data, {cell: [*populations[cell].ids, *fresh[cell]] for cell in fresh}
-    )
+    fresh = {dense.cell: ids} | {cell: found for cell, found in fresh.items() if found}
+    both = {dense.cell: dense} | populations
+    together = {cell: [*both[cell].ids, *found] for cell, found in fresh.items()}
+    population.check_recipes(args, data, together)
     of_fresh = {
-        cell: predictions.of_population(args, data, cell, ids_of)
-        for cell, ids_of in ({dense.cell: list(ids)} | fresh).items()
+        cell: predictions.of_population(args, data, cell, found) for cell, found in fresh.items()
     }
     return pie_rows.of_replicates(
         dense, populations, of_fresh, data.n_classes, args.resamples, args.seed
