@@ -125,6 +125,7 @@ def pies_by_sparsity(a: Arrays) -> Figure:
             _with_interval(axes, x[order], a["n_pies_corrected"][chosen][order], "-", look)
         accuracy.plot(kept[chosen], top1[chosen][:, 0], **look)
     for axes in (counts, accuracy):
+        axes.set_xlim(kept.min() / 1.2, kept.max() * 1.2)  # there may be one sparsity only
         axes.set_xscale("log")
         axes.set_xticks(np.unique(kept), [f"{s:g}" for s in np.unique(a["sparsity"])])
         axes.minorticks_off()
