@@ -9,27 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
-from running import ROOT, SCRIPTS, contents
-
-FOLDERS = {
-    *("data", "models", "logs", "pies"),
-    *(f"{kind}/{dataset}" for kind in ("models", "logs") for dataset in ("cifar10", "digits")),
-    *(f"pies/{dataset}" for dataset in ("cifar10", "digits")),
-    *(
-        f"pies/{dataset}/{learner}"
-        for dataset in ("cifar10", "digits")
-        for learner in ("supervised", "SupCon")
-    ),
-    *(
-        f"pies/{dataset}/{learner}/{analysis}"
-        for dataset in ("cifar10", "digits")
-        for learner in ("supervised", "SupCon")
-        for analysis in ("pies_distribution", "q_score", "umap", "prediction_depth")
-    ),
-}
+from running import PREFIXES, ROOT, SCRIPTS, contents, run_process, succeed
 
 
 def test_there_are_eight_scripts() -> None:
@@ -38,46 +22,51 @@ def test_there_are_eight_scripts() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_is_a_door(script: str) -> None:
+def test_a_script_is_a_door(script: str, tmp_path: Path) -> None:
     """Short; what it does is in its docstring, with an example that its own flags accept."""
-    lines = (ROOT / script).read_text().splitlines()
-    assert len(lines) <= 30
-    text = runpy.run_path(str(ROOT / script))["__doc__"]
+    assert len((ROOT / script).read_text().splitlines()) <= 30
+    imported = runpy.run_path(str(ROOT / script), run_name="imported")  # which runs nothing
+    assert callable(imported["main"])
+    text = imported["__doc__"]
     (example,) = re.findall(r"^  python (\S+\.py.*)$", text, re.MULTILINE)
     named, *flags = shlex.split(example)
     assert named == script
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *flags, "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    unknown = [flag for flag in flags if flag.startswith("--") and flag not in done.stdout]
-    assert not unknown
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_is_the_docstring_and_the_flags(script: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), "--help"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert runpy.run_path(str(ROOT / script))["__doc__"].splitlines()[0] in done.stdout
-    assert "--models_number" in done.stdout
+    said = succeed(tmp_path, (script, *flags, "--help")).stdout
+    assert text.splitlines()[0] in said
+    assert [flag for flag in flags if flag.startswith("--") and flag not in said] == []
     assert contents(tmp_path) == set()
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_importing_a_script_runs_nothing(script: str) -> None:
-    assert callable(runpy.run_path(str(ROOT / script), run_name="imported")["main"])
+def test_help_answers_in_a_process_of_its_own(tmp_path: Path) -> None:
+    assert "--models_number" in succeed(tmp_path, (SCRIPTS[0], "--help"), run_process).stdout
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    [
+        ("common, common.options, common.paths, common.runtime", "torch numpy matplotlib umap"),
+        ("common.learning.methods, common.model.checkpoints", "matplotlib umap sklearn"),
+        ("common.analysis.pie, common.analysis.q_score", "torch matplotlib umap"),
+        ("common.experiments.pie_detection, common.experiments.prediction_depth", "umap numba"),
+    ],
+)
+def test_nothing_is_imported_that_is_not_needed(modules: str, unwanted: str) -> None:
+    """UMAP takes seconds, torch too: --help and wrong flags answer at once."""
+    script = f"import {modules}, sys; print(*set('{unwanted}'.split()) & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True) == "\n"
 
 
 # setup.sh
+
+ANALYSES = ("pies_distribution", "q_score", "umap", "prediction_depth")
+FOLDERS = {"data"} | {
+    f"{kind}/{dataset}"
+    for kind, dataset in product(("models", "logs", "pies"), ("cifar10", "digits"))
+}
+FOLDERS |= {
+    f"pies/{dataset}/{learner}/{analysis}"
+    for dataset, learner, analysis in product(("cifar10", "digits"), PREFIXES, ANALYSES)
+}
 
 
 @pytest.fixture
@@ -100,27 +89,17 @@ def setup(tree: Path, *arguments: str, cwd: Path | None = None) -> subprocess.Co
     )
 
 
-def test_setup_is_valid_bash() -> None:
-    done = subprocess.run(
-        ["bash", "-n", str(ROOT / "setup.sh")], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_setup_without_arguments_makes_the_folders(tree: Path) -> None:
-    done = setup(tree)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert contents(tree) >= FOLDERS
-    assert "--demo" in done.stdout  # what to do next
-    assert not (tree / ".venv").exists()  # nothing is installed unless asked for
-
-
-def test_setup_makes_them_beside_itself_wherever_it_is_called(tree: Path, tmp_path: Path) -> None:
+def test_setup_makes_the_folders_beside_itself_wherever_it_is_called(
+    tree: Path, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    assert setup(tree, cwd=elsewhere).returncode == 0
+    done = setup(tree, cwd=elsewhere)
+    assert (done.returncode, done.stderr) == (0, "")
     assert contents(tree) >= FOLDERS
     assert contents(elsewhere) == set()
+    assert "--demo" in done.stdout  # what to do next
+    assert not (tree / ".venv").exists()  # nothing is installed unless asked for
 
 
 def test_setup_twice_changes_nothing(tree: Path) -> None:
@@ -141,18 +120,3 @@ def test_setup_refuses_what_it_does_not_know(tree: Path, argument: str) -> None:
     assert done.stderr.count("\n") == 1
     assert argument in done.stderr
     assert "--demo" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("modules", "unwanted"),
-    [
-        ("common, common.options, common.paths, common.runtime", "torch numpy matplotlib umap"),
-        ("common.learning.methods, common.model.checkpoints", "matplotlib umap sklearn"),
-        ("common.analysis.pie, common.analysis.q_score", "torch matplotlib umap"),
-        ("common.experiments.pie_detection, common.experiments.prediction_depth", "umap numba"),
-    ],
-)
-def test_nothing_is_imported_that_is_not_needed(modules: str, unwanted: str) -> None:
-    """UMAP takes seconds, torch too: --help and wrong flags answer at once."""
-    script = f"import {modules}, sys; print(*set('{unwanted}'.split()) & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True) == "\n"

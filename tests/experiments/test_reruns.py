@@ -164,6 +164,10 @@ def test_overwriting_makes_the_networks_again_and_forgets_what_they_said(
     refused(study_copy.folder, finetune("supervised"), 4, "parent")
 
 
+LATER = {"head_views", "criterion", "image_size", "nesterov", "decay", "released_quirks"}
+LATER |= {"min_crop_area", "finetune_loss"}
+
+
 @pytest.mark.parametrize("learner", PREFIXES)
 def test_networks_from_before_a_flag_are_finished_and_stay_as_they_are(
     study_copy: Study, learner: str
@@ -173,8 +177,7 @@ def test_networks_from_before_a_flag_are_finished_and_stay_as_they_are(
         stored = checkpoints.read(path)
         del stored["digest"], stored["data"]
         config = stored["config"]
-        later = {"head_views", "criterion", "image_size", "nesterov", "decay", "released_quirks"}
-        stored["config"] = {key: value for key, value in config.items() if key not in later}
+        stored["config"] = {key: config[key] for key in config.keys() - LATER}
         if "encoder" in stored:
             encoder = path.with_name(path.name.replace("_head", "_encoder"))
             stored["encoder"] = checkpoints.read(encoder)["digest"]
