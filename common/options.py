@@ -247,9 +247,11 @@ class Parser(argparse.ArgumentParser):
         elif isinstance(flag.kind, tuple):
             group.add_argument(name, choices=flag.kind, default=flag.default, help=text)
         else:
-            names = [name, f"--{flag.older_name}"] if flag.older_name else [name]
-            value = {"type": flag.kind, "default": flag.default, "metavar": flag.metavar}
-            group.add_argument(*names, **value, help=text)
+            value = {"type": flag.kind, "metavar": flag.metavar, "dest": flag.name}
+            group.add_argument(name, **value, default=flag.default, help=text)
+            if flag.older_name:
+                hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                group.add_argument(f"--{flag.older_name}", **value, **hidden)
 
     def _default_text(self, flag: Flag) -> str:
         """`(default: paper 205, digits 15)`, or nothing for a flag that no preset sets."""

@@ -33,7 +33,8 @@ def parse(kind: str, *flags: str, learner: str = "SupCon") -> argparse.Namespace
 
 def flags_of(kind: str, learner: str = "SupCon") -> dict[str, argparse.Action]:
     actions = KINDS[kind]("What it does.", learner)._actions
-    return {action.dest: action for action in actions if action.dest != "help"}
+    shown = (action for action in actions if action.help != argparse.SUPPRESS)
+    return {action.dest: action for action in shown if action.dest != "help"}
 
 
 # What the flags are
