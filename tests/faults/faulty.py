@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pkgutil
 import runpy
-import shutil
 import signal
 import sys
 import time
@@ -20,7 +19,6 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import URLError
 
 from running import ROOT, Result
 
@@ -44,17 +42,18 @@ class Fault(NamedTuple):
     of: str = "*"
 
 
+Faults = tuple[Fault | Callable[[], None], ...]  # a function puts in a fault of its own
+
+
 class Child:
     """A script that runs, and what it says."""
 
-    def __init__(
-        self, cwd: Path, *command: str, faults: tuple[Fault, ...] = ()
-    ):  # fmt: skip
+    def __init__(self, cwd: Path, *command: str, faults: Faults = ()):
         cwd.mkdir(parents=True, exist_ok=True)
         self.said = [
             cwd.parent / f"{cwd.name}.{name}.{time.monotonic_ns()}" for name in ("out", "err")
         ]
-        arguments = (str(cwd), command, faults, [str(path) for path in self.said])
+        arguments = (str(cwd), command, faults, self.said)
         self.process = CONTEXT.Process(target=_main, args=arguments)
         self.process.start()
 
@@ -74,12 +73,12 @@ class Child:
         return self.ended()
 
 
-def run(cwd: Path, *command: str, faults: tuple[Fault, ...] = ()) -> Result:
+def run(cwd: Path, *command: str, faults: Faults = ()) -> Result:
     """Run a script to its end."""
     return Child(cwd, *command, faults=faults).ended()
 
 
-def _main(cwd: str, command: tuple[str, ...], faults: tuple[Fault, ...], said: list[str]) -> None:
+def _main(cwd: str, command: tuple[str, ...], faults: Faults, said: list[Path]) -> None:
     os.chdir(cwd)
     for descriptor, path in zip((1, 2), said, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
@@ -87,16 +86,13 @@ def _main(cwd: str, command: tuple[str, ...], faults: tuple[Fault, ...], said: l
     script, *flags = command
     sys.argv = [str(ROOT / script), *flags]
     for fault in faults:
-        inject(*fault)
+        inject(*fault) if isinstance(fault, Fault) else fault()
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def inject(target: str, n: int, action: str, of: str) -> None:
     """Replace a function, or with `= value` a constant, by one that has the fault."""
     module, _, name = target.partition(":")
-    if name == "cifar":
-        _serve_cifar(*action.split(" "))
-        return
     importlib.import_module(module)
     parent, _, last = name.rpartition(".")
     owner = pkgutil.resolve_name(f"{module}:{parent}")
@@ -145,32 +141,3 @@ def act(action: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
             ),
         }[action]
     return call()
-
-
-def _serve_cifar(archive: str, md5s: str, log: str) -> None:
-    """A CIFAR-10 of another size, downloaded from a file; extractions are counted in a log."""
-    import torchvision.datasets.utils as utils
-    from torchvision.datasets import CIFAR10
-
-    whole, *batches = md5s.split(",")
-    CIFAR10.tgz_md5 = whole
-    names = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
-    pairs = [[name, md5] for name, md5 in zip(names, batches, strict=False)]
-    CIFAR10.train_list, CIFAR10.test_list = pairs[:5], pairs[5:]
-    CIFAR10.meta = CIFAR10.meta | {"md5": batches[-1]}
-    extract = utils.extract_archive
-
-    def download(url: str, path: str) -> None:
-        if not Path(archive).exists():
-            raise URLError("no route to host")
-        shutil.copy(archive, path)
-
-    utils._get_redirect_url = lambda url, max_hops: url
-    utils._urlretrieve = download
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        with Path(log).open("a") as file:
-            file.write("extracted\n")
-        return extract(*args, **kwargs)
-
-    utils.extract_archive = counted

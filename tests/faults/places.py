@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import running
 import torch
-from faulty import Fault
+from faulty import Fault, Faults
 from running import Command, Result, detect, finetune, train
 
 from common import paths
@@ -101,11 +101,11 @@ class Place:
     def lost(self) -> set[str]:
         return self.good - self.readable()
 
-    def run(self, *command: str, faults: tuple[Fault, ...] = ()) -> Result:
+    def run(self, *command: str, faults: Faults = ()) -> Result:
         return faulty.run(self.folder, *command, faults=faults)
 
     def refused(
-        self, command: Command, code: int, *words: str, faults: tuple[Fault, ...] = (),
+        self, command: Command, code: int, *words: str, faults: Faults = (),
         may_change: str = "",
     ) -> None:  # fmt: skip
         """Run a command that must end with this code and one line that holds these words."""

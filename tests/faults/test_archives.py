@@ -8,12 +8,16 @@ import os
 import pickle
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from faulty import Child, Fault
+import torchvision.datasets.utils as utils
+from faulty import Child
 from places import ONE, Place
+from torchvision.datasets import CIFAR10
 
 from common.data import datasets
 
@@ -24,35 +28,48 @@ TRAIN = (
 )
 
 
-def cifar(folder: Path) -> tuple[Path, str]:
-    """An archive like CIFAR-10's with fewer images, and the checksums of it and its parts."""
+def cifar(folder: Path) -> tuple[Path, dict[str, str]]:
+    """An archive like CIFAR-10's with fewer images, and the checksums of its parts by name."""
     rng, labels = np.random.default_rng(0), [*range(10)] * 2
     parts: dict[str, dict[str, object]] = {
         name: {"data": rng.integers(0, 256, (20, 3072), np.uint8), "labels": labels}
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
     }
     parts["batches.meta"] = {"label_names": [*datasets.CIFAR10_CLASSES]}
-    archive, md5s = folder / "served.tar.gz", []
+    archive, md5s = folder / "served.tar.gz", {}
     with tarfile.open(archive, "w:gz") as file:
         for name, contents in parts.items():
             data = pickle.dumps(contents)
             info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             info.size = len(data)
             file.addfile(info, io.BytesIO(data))
-            md5s.append(hashlib.md5(data).hexdigest())
-    return archive, ",".join([hashlib.md5(archive.read_bytes()).hexdigest(), *md5s])
+            md5s[name] = hashlib.md5(data).hexdigest()
+    return archive, md5s | {"archive": hashlib.md5(archive.read_bytes()).hexdigest()}
 
 
-def served(place: Place, archive: Path, md5s: str) -> tuple[Fault, ...]:
-    log = place.folder.with_name("extractions")
-    return (Fault("torchvision.datasets:cifar", 0, f"{archive} {md5s} {log}"),)
+def serve(archive: Path, md5s: dict[str, str], log: Path) -> None:
+    """Put this archive in the place of the download; a log counts the extractions."""
+    CIFAR10.tgz_md5 = md5s["archive"]
+    CIFAR10.train_list = [[name, md5s[name]] for name, _ in CIFAR10.train_list]
+    CIFAR10.test_list = [[name, md5s[name]] for name, _ in CIFAR10.test_list]
+    CIFAR10.meta = CIFAR10.meta | {"md5": md5s["batches.meta"]}
+    utils._get_redirect_url = lambda url, max_hops: url
+    utils._urlretrieve = lambda url, path: shutil.copy(archive, path)
+    extract = utils.extract_archive
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        with log.open("a") as file:
+            file.write("extracted\n")
+        return extract(*args, **kwargs)
+
+    utils.extract_archive = counted
 
 
 @slow
 @fault("F29", "two processes prepare the data set at once", "one extracts, both read it")
 def test_two_prepare_the_data(place: Place, tmp_path: Path) -> None:
-    serve = served(place, *cifar(tmp_path))
-    children = [Child(place.folder, *TRAIN, "--index_start", i, faults=serve) for i in "01"]
+    fault = partial(serve, *cifar(tmp_path), tmp_path / "extractions")
+    children = [Child(place.folder, *TRAIN, "--index_start", i, faults=(fault,)) for i in "01"]
     assert [child.ended().code for child in children] == [0, 0]
     assert (tmp_path / "extractions").read_text() == "extracted\n"
     assert len(list((place.folder / "models" / "cifar10").glob("*.pt"))) == 2
@@ -64,9 +81,11 @@ def test_a_damaged_batch(place: Place, tmp_path: Path) -> None:
     with tarfile.open(archive) as file:
         file.extractall(place.folder / "data", filter="data")
     os.truncate(place.folder / "data" / "cifar-10-batches-py" / "data_batch_3", 1000)
-    gone = served(place, tmp_path / "gone", md5s)
-    place.refused(TRAIN, 3, "cifar-10-batches-py/data_batch_3", faults=gone)
-    mended = place.run(*TRAIN, faults=served(place, archive, md5s))
+    gone, served = (
+        partial(serve, path, md5s, tmp_path / "log") for path in (tmp_path / "gone", archive)
+    )
+    place.refused(TRAIN, 3, "cifar-10-batches-py/data_batch_3", faults=(gone,))
+    mended = place.run(*TRAIN, faults=(served,))
     assert mended.code == 0, mended.stderr
 
 
@@ -95,8 +114,8 @@ def test_a_hostile_archive(place: Place, tmp_path: Path) -> None:
     hostile_archive(archive, tmp_path / "outside")
     shutil.copy(archive, tmp_path / "evil.tar.gz")
     for url in ("gone", "evil.tar.gz"):
-        serve = served(place, tmp_path / url, md5s)
-        place.refused(TRAIN, 3, archive.name, faults=serve, may_change="data/*.tar.gz")
+        offered = partial(serve, tmp_path / url, md5s, tmp_path / "extractions")
+        place.refused(TRAIN, 3, archive.name, faults=(offered,), may_change="data/*.tar.gz")
         assert not (tmp_path / "outside").exists()
         assert not (tmp_path / "extractions").exists()
         assert {path.name for path in archive.parent.iterdir()} <= {archive.name, ".cifar10.lock"}

@@ -64,8 +64,8 @@ def put_right(path: Path) -> Any:
 
 @st.composite
 def damages(draw: st.DrawFn) -> Callable[[bytes], bytes]:
-    """Cut, overwrite, insert, drop or repeat bytes, or change a bit, at some places."""
-    kinds = st.sampled_from(["cut", "flip", "set", "insert", "drop", "repeat"])
+    """Cut, insert, drop or repeat bytes, or change a bit, at some places."""
+    kinds = st.sampled_from(["cut", "flip", "insert", "drop", "repeat"])
     places = st.tuples(kinds, st.floats(0, 1), st.integers(1, 300), st.binary(min_size=1))
     edits = draw(st.lists(places, min_size=1, max_size=5))
 
@@ -78,7 +78,6 @@ def damages(draw: st.DrawFn) -> Callable[[bytes], bytes]:
                 + {
                     "cut": b"",
                     "flip": bytes(byte ^ (1 << length % 8) for byte in after[:1]) + after[1:],
-                    "set": new + after[len(new) :],
                     "insert": new + after,
                     "drop": after[length:],
                     "repeat": after[:length] + after,
@@ -139,12 +138,10 @@ def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     ]
 
 
-PLAIN = st.recursive(
+PLAIN = (
     st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats() | st.text(max_size=8)
-    | st.sampled_from([torch.zeros(0), torch.ones(3, 3), torch.tensor(True), torch.zeros(10, 64)]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=4,
+    | st.sampled_from([torch.zeros(0), torch.ones(3, 3), torch.tensor(True), torch.zeros(10, 64)])
+    | st.sampled_from([[], {}, [0.5, None], {"a": [torch.ones(1)]}])
 )  # fmt: skip
 
 
@@ -160,12 +157,6 @@ def change(contents: dict[str, Any], where: float, value: Any, drop: bool) -> No
         contents[last] = value
 
 
-def assert_finite_or_refused(models: Path, cell: Cell) -> None:
-    with contextlib.suppress(Failure):
-        found = checkpoints.load(models, cell, 0, CPU)
-        assert all(tensor.isfinite().all() for tensor in found.network.parameters())
-
-
 @fuzz
 @given(cell=CELLS, part=st.integers(0, 1), where=st.floats(0, 1), value=PLAIN, drop=st.booleans())
 @example(cell=DENSE, part=0, where=0.0, value=torch.zeros(0), drop=False)
@@ -177,7 +168,9 @@ def test_networks_with_wrong_contents(
     with put_right(path):
         with contextlib.suppress(TypeError, ValueError):  # there is no digest of such contents
             rewrite(path, lambda contents: change(contents, where, value, drop))
-        assert_finite_or_refused(networks, cell)
+        with contextlib.suppress(Failure):
+            found = checkpoints.load(networks, cell, 0, CPU)
+            assert all(tensor.isfinite().all() for tensor in found.network.parameters())
 
 
 # Folders of images
@@ -189,11 +182,8 @@ def picture(kind: str, mode: str) -> bytes:
     return buffer.getvalue()
 
 
-PICTURES = [
-    picture(kind, mode)
-    for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "LA"), ("JPEG", "L"), ("GIF", "P"),
-                       ("TIFF", "RGB"), ("BMP", "RGB"), ("PPM", "L"), ("WEBP", "RGB"))
-]  # fmt: skip
+KINDS = {"PNG": "LA", "JPEG": "L", "GIF": "P", "TIFF": "RGB", "BMP": "RGB", "WEBP": "RGB"}
+PICTURES = [picture(kind, mode) for kind, mode in KINDS.items()]
 SUFFIXES = st.sampled_from([*sorted(datasets.IMAGE_SUFFIXES), ".txt"])
 CHARACTERS = st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",))
 NAMES = st.text(CHARACTERS, min_size=1, max_size=12)
@@ -229,7 +219,7 @@ def test_folders(
         shutil.rmtree(root)
 
 
-# Names and contents of released files
+# Names of released files
 
 PIECES = st.sampled_from(
     ["wideResNet_", "WideResNet_encoder_", "WideResNet_head_", "global_", "_later", "_global",
@@ -257,53 +247,26 @@ def test_released_names(tmp_path_factory: pytest.TempPathFactory, names: list[st
     shutil.rmtree(root)
 
 
-@fuzz
-@given(where=st.floats(0, 1), value=PLAIN, drop=st.booleans(), damage=st.none() | damages())
-def test_released_files(
-    tmp_path_factory: pytest.TempPathFactory, networks: Path, where: float, value: Any, drop: bool,
-    damage: Any,
-) -> None:  # fmt: skip
-    root = tmp_path_factory.mktemp("released")
-    path = root / "wideResNet_0.9pruning_205epochs_10depth_0.0dropout_id0.pt"
-    contents = checkpoints.read(paths.checkpoints(networks, DENSE, 0)["network"])["model"]
-    change(contents, where, value, drop)
-    torch.save(contents, path)
-    if damage:
-        path.write_bytes(damage(path.read_bytes()))
-    assert_finite_or_refused(root / "cifar10", Cell("supervised", "GMP", 0.9))
-    shutil.rmtree(root)
-
-
 # Flags
 
-SCRIPTS = [
-    options.training,
-    options.pruning_finetune,
-    options.pie_detection,
-    options.prediction_depth,
-]
-FLAGS = sorted(
-    {
-        action.option_strings[0]
-        for script in SCRIPTS
-        for action in script("", "SupCon")._actions
-        if action.dest != "help"
-    }
-)
+SCRIPTS = (options.training, options.pruning_finetune)
+SCRIPTS += (options.pie_detection, options.prediction_depth)
+ACTIONS = [action for script in SCRIPTS for action in script("", "SupCon")._actions]
+FLAGS = sorted({action.option_strings[0] for action in ACTIONS if action.dest != "help"})
 ODD = ["", "0.5,0.9", "GMP,global", "digits", "paper", "nan", "1_0", "../x", "-0", "٣", "9" * 5000]
 VALUES = (
     st.text(max_size=12) | st.integers(-2, 10**7).map(str) | st.floats().map(str)
     | st.sampled_from(ODD)
 )  # fmt: skip
+# A flag, its value, and whether an equals sign joins them.
+GIVEN = st.tuples(st.sampled_from(FLAGS), st.none() | VALUES, st.booleans())
 
 
 @fuzz
 @given(
     script=st.sampled_from(SCRIPTS),
     learner=st.sampled_from(list(study.LEARNERS)),
-    flags=st.lists(
-        st.tuples(st.sampled_from(FLAGS), st.none() | VALUES, st.booleans()), max_size=5
-    ),
+    flags=st.lists(GIVEN, max_size=5),
     more=st.lists(st.text(max_size=6), max_size=2),
 )
 @example(script=options.training, learner="SupCon", flags=[], more=["--x\ny"])
