@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import runpy
 import signal
 import subprocess
@@ -120,24 +119,17 @@ def cells(learner: str) -> list[Cell]:
     return [Cell(learner, *cell) for cell in CELLS]
 
 
-def start(cwd: Path, *command: str) -> subprocess.Popen[str]:
-    """Start a script in a process of its own and leave it running. One thread a process: the
-    networks are small, and the scripts run side by side."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / command[0]), *command[1:]],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def run_process(cwd: Path, *command: str) -> Result:
     """Run a script in a process of its own, in the folder `cwd`."""
-    with start(cwd, *command) as process:
-        stdout, stderr = process.communicate(timeout=300)
-    return Result(process.returncode, stdout, stderr)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / command[0]), *command[1:]],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def run(cwd: Path, *command: str) -> Result:

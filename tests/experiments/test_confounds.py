@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from naive import CPU, Naive, Table
 from running import (
     IDS,
     PREFIXES,
-    Command,
     Study,
     contents,
     detect,
@@ -39,19 +38,19 @@ def n_zeros(weights: dict[str, torch.Tensor]) -> tuple[int, int]:
     return sum(int((w == 0).sum()) for w in tensors), sum(w.numel() for w in tensors)
 
 
-@pytest.mark.parametrize("make", [train, finetune])
-@pytest.mark.parametrize("allocation", ["global", "uniform"])
-def test_allocation_is_free_for_both_schedules(
-    study_copy: Study, make: Callable[..., Command], allocation: str
-) -> None:
-    study_copy.run(make("supervised", "--pruning_percentages", "0.8", "--allocation", allocation))
-    name = "GMP" if make is train else "global"
-    found = weights(study_copy.models, Cell("supervised", name, 0.8))
-    zeros, total = n_zeros(found)
-    assert abs(zeros - 0.8 * total) <= 1
-    by_layer = [(int((weight == 0).sum()), weight.numel()) for weight in found.values()]
-    is_uniform = all(abs(zeros - 0.8 * total) <= 1 for zeros, total in by_layer)
-    assert is_uniform == (allocation == "uniform")
+def test_allocation_is_free_for_both_schedules(study_copy: Study) -> None:
+    """Gradual pruning is uniform and one-shot pruning global, unless asked for."""
+    other = ("--pruning_percentages", "0.5", "--models_number", "1", "--allocation")
+    study_copy.run(train("supervised", *other, "global"))
+    study_copy.run(finetune("supervised", *other, "uniform", "--overwrite"))
+    expected = {("GMP", 0.9): True, ("global", 0.9): False}
+    expected |= {("GMP", 0.5): False, ("global", 0.5): True}
+    for (pruning, sparsity), is_uniform in expected.items():
+        found = weights(study_copy.models, Cell("supervised", pruning, sparsity))
+        layers = [n_zeros({name: weight}) for name, weight in found.items()]
+        zeros, total = np.sum(layers, axis=0)
+        assert abs(zeros - sparsity * total) <= 1
+        assert all(abs(z - sparsity * n) <= 1 for z, n in layers) == is_uniform
 
 
 def test_networks_pruned_at_random_are_analysed_beside_the_others(study_copy: Study) -> None:
@@ -75,11 +74,12 @@ def test_networks_pruned_at_random_are_analysed_beside_the_others(study_copy: St
     }
     # Pruned at random again, they are the same: the choice is by seed, and finished.
     assert "2 networks finished, 0 to make" in study_copy.run(train("supervised", *random)).stdout
-    printed = study_copy.run(detect("supervised")).stdout
+    of_both = ("--pruning_methods", "GMP,random_GMP,global,random_global")
+    printed = study_copy.run(detect("supervised", *of_both)).stdout
     table, naive = Table(study_copy.pies), Naive(models)
-    for cell in (cell for pair in pairs for cell in pair):
-        assert f"supervised  {cell.pruning_method}" in printed
-        assert table.value(cell, "n_pies") == len(naive.pies(cell))
+    for _, by_chance in pairs:
+        assert f"supervised  {by_chance.pruning_method}" in printed
+        assert table.value(by_chance, "n_pies") == len(naive.pies(by_chance))
     assert table.cells("supervised") == {
         *("dense", "GMP", "later_GMP", "global", "random_GMP", "random_global"),
     }

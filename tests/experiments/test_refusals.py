@@ -66,6 +66,7 @@ def test_the_largest_batch_is_all_of_the_data(tmp_path: Path) -> None:
     succeed(tmp_path, train("supervised", *flags))
 
 
+@pytest.mark.slow
 def test_steps_are_compiled_only_where_there_is_a_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

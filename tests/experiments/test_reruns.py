@@ -38,7 +38,7 @@ no_report = pytest.mark.usefixtures("without_report")
 ONLY_GLOBAL = detect("supervised", "--pruning_methods", "global")
 
 
-@pytest.mark.parametrize("learner", PREFIXES)
+@pytest.mark.parametrize("learner", ["supervised", pytest.param("SupCon", marks=pytest.mark.slow)])
 def test_a_second_run_makes_nothing_and_says_the_same(study_copy: Study, learner: str) -> None:
     before = files(study_copy.folder)
     times = {name: (study_copy.folder / name).stat().st_mtime_ns for name in before}
@@ -91,6 +91,7 @@ def test_dense_networks_against_others(study_copy: Study, naive: Naive) -> None:
     assert table.counts(DENSE, "n_pies_dense_null") == (1, N_TEST)
 
 
+@no_report
 def test_one_network_is_enough(tmp_path: Path) -> None:
     """--models_number 1 from the first script to the last."""
     for script in (train, finetune, detect, depth):
@@ -189,16 +190,6 @@ def test_networks_from_before_a_flag_are_finished_and_stay_as_they_are(
 
 
 # Caches
-
-
-@no_report
-def test_predictions_of_a_replaced_network_are_not_reused(study_copy: Study, naive: Naive) -> None:
-    """Fine-tuned anew under the same name: the cache is known by the network's contents."""
-    study_copy.run(finetune("supervised", "--learning_rate", "0.05", "--overwrite"))
-    study_copy.run(ONLY_GLOBAL)
-    fresh = Naive(study_copy.models)
-    assert fresh.labels(GLOBAL) != naive.labels(GLOBAL)
-    assert Table(study_copy.pies).value(GLOBAL, "n_pies") == len(fresh.pies(GLOBAL))
 
 
 def lacking(cache: Path) -> None:
