@@ -36,5 +36,5 @@ def test_pies_of_ones_own_labels() -> None:
     with contextlib.redirect_stdout(shown):
         exec(snippets()[1], {"dense": dense, "pruned": pruned})
     assert re.fullmatch(
-        r"40 PIEs, 95 % interval 40 to 40 for fresh populations of 10\n", shown.getvalue()
+        r"40 PIEs; fresh populations of 10 have 40 to 40 \(95 %\)\n", shown.getvalue()
     )
