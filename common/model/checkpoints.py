@@ -137,7 +137,7 @@ def _from_parts(
     path, last = list(parts.items())[-1]
     try:
         state = {name: tensor for part in parts.values() for name, tensor in part["model"].items()}
-        masks = {name: mask for part in parts.values() for name, mask in part["masks"].items()}
+        masks = {name: m.bool() for part in parts.values() for name, m in part["masks"].items()}
         network = _rebuild(last, state)
         projection = _projection(next(iter(parts.values())).get("projection"))
         config, results = last["config"], last["results"]

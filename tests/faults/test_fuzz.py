@@ -19,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from places import DENSE, ONE_SHOT, Place, rewrite
+from places import DENSE, GMP, ONE_SHOT, Place, rewrite
 from running import Study
 
 from common import options, paths, study
@@ -113,12 +113,11 @@ def test_damaged_networks(networks: Path, cell: Cell, damage: Any, part: int) ->
 def test_damaged_states(tmp_path_factory: pytest.TempPathFactory, damage: Any) -> None:
     """What is read is the state that was saved, or none: the training begins anew."""
     place = Place(tmp_path_factory.mktemp("state"))
-    cell, state = Cell("supervised", "GMP", 0.8), {"loop": {"step": 1}, "finished": [], "masks": {}}
-    state["modules"] = {"a": torch.arange(50.0)}
-    resumable.write(place.models, cell, 0, cell._asdict(), {}, state)
-    saved = resumable.read(place.models, cell, 0)
+    state = {"loop": {"step": 1}, "finished": [], "masks": {}, "modules": {"a": torch.ones(50)}}
+    resumable.write(place.models, GMP, 0, GMP._asdict(), {}, state)
+    saved = resumable.read(place.models, GMP, 0)
     place.state_path.write_bytes(damage(place.state_path.read_bytes()))
-    found = resumable.read_or_set_aside(place.models, cell, 0)
+    found = resumable.read_or_set_aside(place.models, GMP, 0)
     assert found is None or found["digest"] == saved["digest"]
     assert place.state_path.exists() == (found is not None)
 
@@ -128,14 +127,9 @@ def test_damaged_states(tmp_path_factory: pytest.TempPathFactory, damage: Any) -
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to every value in nested dicts and lists."""
-    items: list[tuple[Any, Any]] = []
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, list):
-        items = list(enumerate(value))
-    return [path] * bool(path) + [
-        found for key, item in items for found in places_in(item, (*path, key))
-    ]
+    items = {dict: dict.items, list: enumerate}.get(type(value), lambda plain: ())
+    below = (places_in(item, (*path, key)) for key, item in items(value))
+    return [path] * bool(path) + [found for of_item in below for found in of_item]
 
 
 PLAIN = (

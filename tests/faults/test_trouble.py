@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Callable
 
 import pytest
 from faulty import Child, Fault
+from filelock import FileLock
 from places import (
     CLR,
     DENSE,
@@ -16,13 +14,13 @@ from places import (
     GMP,
     ONE,
     SAVE_OFTEN,
-    STEP,
     SUP,
     TRAIN,
     WRITE,
     Place,
     some_slow,
 )
+from running import Command
 
 from common import paths
 
@@ -34,18 +32,19 @@ fault, slow = pytest.mark.fault, pytest.mark.slow
 
 
 @fault("F20", "no space left, on a real full device", "exit 7, the last good file is whole")
-@pytest.mark.parametrize("what", some_slow(["state", "network", "finished"]))
-def test_disk_full(what: str, copy: Place) -> None:
+@pytest.mark.parametrize(
+    ("command", "n", "step"),
+    some_slow([(TRAIN, 2, 5), (TRAIN, 4, 15), ((*SUP, "--overwrite"), 2, 0)]),
+)
+def test_disk_full(command: Command, n: int, step: int, copy: Place) -> None:
+    """Where a state is written, a network, or one that replaces another."""
     before = copy.networks()
     copy.watch()
-    command = (*SUP, "--overwrite") if what == "finished" else TRAIN
-    faults = (WRITE(1, "full disk"),)
-    if what == "state":
-        faults = (SAVE_OFTEN, WRITE(2, "full disk"))
+    faults = (SAVE_OFTEN, WRITE(n, "full disk"))
     copy.refused(command, 7, "No space left on device", faults=faults, may_change="*")
     assert copy.networks() == before
     assert not list(copy.models.glob(".*.tmp.pt"))
-    assert copy.step() == (5 if what == "state" else 0)
+    assert copy.step() == step
     copy.finish(*command)
 
 
@@ -129,32 +128,13 @@ def test_out_of_memory(error: str, copy: Place) -> None:
 # Several processes
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("never came so far")
-
-
-@fault("F26", "two processes, one network", "one trains it, the other exits 8")
-def test_one_network_twice(place: Place, whole: Whole) -> None:
-    first = Child(place.folder, *TRAIN, faults=(STEP(3, "SIGSTOP"),))
-    wait_for(lambda: place.trainings() == 1)
-    place.refused(TRAIN, 8, "another process", "id 0", may_change="*")
-    wake(first)
-    assert first.ended().code == 0
-    assert place.trainings() == 1
-    assert place.networks() == whole(*TRAIN)
-
-
-def wake(child: Child) -> None:
-    """Continue a stopped process; it may not have stopped yet."""
-    for _ in range(100):
-        os.kill(child.process.pid, signal.SIGCONT)
-        child.process.join(0.05)
-        if child.process.exitcode is not None:
-            return
+@fault("F26", "two processes, one network", "one makes it, the other exits 8")
+def test_a_network_that_another_process_makes(place: Place) -> None:
+    place.models.mkdir(parents=True)
+    with FileLock(paths.lock(place.state_path)):
+        place.refused(TRAIN, 8, "another process", "id 0", may_change="*")
+    assert place.trainings() == 0
+    place.finish(*TRAIN)
 
 
 @slow
