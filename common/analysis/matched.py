@@ -1,0 +1,131 @@
+"""Does a learner lose more images than another at equal accuracy?
+
+At equal sparsity the learner that prunes worse has more errors, and errors alone make PIEs. So the
+count of each learner is taken as a function of its error, over sparsities, and compared at errors
+that both reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from common.analysis.statistics import Estimate
+
+N_ERRORS = 50  # points of the common range at which curves are compared
+
+Count = Callable[[np.ndarray, np.ndarray], float]
+
+
+class Cell(NamedTuple):
+    """One learner at one sparsity; row i of all is the same id."""
+
+    errors: np.ndarray  # [K], shares of wrong predictions of the pruned networks
+    dense: np.ndarray  # [K,N] labels
+    pruned: np.ndarray  # [K,N] labels
+
+
+def matched_difference(
+    a: Sequence[Cell],
+    b: Sequence[Cell],
+    count: Count,
+    rng: Generator,
+    n_resamples: int = 200,
+) -> Estimate | None:
+    """Count of learner b minus that of a at equal error, averaged over the common range of log
+    error; a and b hold one cell a sparsity.
+
+    count(dense, pruned) is any number of images whose modal labels differ, raw or corrected. Images
+    on which all networks of a cell agree are left out before: they are no PIEs of any halves.
+    A curve is monotone in error (isotonic regression over the sparsities) and linear between
+    sparsities in log(count + 1) against log error: counts grow about as a power of error.
+
+    Interval: delete-half jackknife over the ids of each learner, the same half at all sparsities,
+    of errors and counts jointly. Counts of halves are larger; their spread is taken on the scale of
+    square roots, where it hardly depends on size, and moved to the observed count. Student's t with
+    K-1 degrees of freedom of the smaller learner.
+    None if a learner has fewer than two sparsities or 4 networks, or if no errors are common.
+    """
+    from scipy.stats import t
+
+    k = min((len(cell.errors) for cell in (*a, *b)), default=0)
+    if min(len(a), len(b)) < 2 or k < 4:
+        return None
+    (curve_a, halves_a), (curve_b, halves_b) = (
+        _resample(cells, count, n_resamples, rng) for cells in (a, b)
+    )
+    errors = _common(curve_a, curve_b)
+    if errors is None:
+        return None
+    value = _difference(curve_a, curve_b, errors)
+    found = [_difference(*pair, errors) for pair in zip(halves_a, halves_b, strict=True)]
+    half = float(t.ppf(0.975, k - 1)) * float(np.std(found))
+    return Estimate(value, value - half, value + half)
+
+
+class Curve(NamedTuple):
+    """Points of one learner, by sparsity: [S] both."""
+
+    log_error: np.ndarray
+    n_lost: np.ndarray
+
+    def at(self, log_errors: np.ndarray) -> np.ndarray:
+        """Counts [E] at errors [E], constant beyond the first and the last point."""
+        from scipy.optimize import isotonic_regression
+
+        order = self.log_error.argsort()
+        log_counts = isotonic_regression(np.log1p(self.n_lost[order])).x
+        return np.expm1(np.interp(log_errors, self.log_error[order], log_counts))
+
+
+def _resample(
+    cells: Sequence[Cell], count: Count, n_resamples: int, rng: Generator
+) -> tuple[Curve, list[Curve]]:
+    """The curve of all networks, and curves that differ from it as those of fresh networks would.
+
+    Raises ValueError if the cells do not have the same number of networks.
+    """
+    sizes = {len(part) for cell in cells for part in cell}
+    if len(sizes) > 1:
+        raise ValueError(f"cells of one learner have {sorted(sizes)} networks")
+    k = sizes.pop()
+    cells = [_disputed(cell) for cell in cells]
+    centre = _points(cells, np.arange(k), count)
+    halves = np.array(
+        [_points(cells, rng.permutation(k)[: k // 2], count) for _ in range(n_resamples)]
+    )
+    # (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd.
+    moved = (halves - halves.mean(axis=0)) * (k // 2 / (k - k // 2)) ** 0.5 + centre
+    return _curve(centre), [_curve(points) for points in moved]
+
+
+def _disputed(cell: Cell) -> Cell:
+    first = cell.dense[0]
+    keep = (cell.dense != first).any(axis=0) | (cell.pruned != first).any(axis=0)
+    return Cell(cell.errors, cell.dense[:, keep], cell.pruned[:, keep])
+
+
+def _points(cells: Sequence[Cell], rows: np.ndarray, count: Count) -> np.ndarray:
+    """Log error and root of the count [2,S] of some of the networks; no error counts as 1 in a
+    million, a corrected count below 0 as 0."""
+    errors = [max(1e-6, float(cell.errors[rows].mean())) for cell in cells]
+    counts = [max(0.0, float(count(cell.dense[rows], cell.pruned[rows]))) for cell in cells]
+    return np.array([np.log(errors), np.sqrt(counts)])
+
+
+def _curve(points: np.ndarray) -> Curve:
+    return Curve(points[0], np.maximum(points[1], 0) ** 2)
+
+
+def _common(a: Curve, b: Curve) -> np.ndarray | None:
+    """Log errors that both curves reach, evenly spaced; None if there are none."""
+    low = max(a.log_error.min(), b.log_error.min())
+    high = min(a.log_error.max(), b.log_error.max())
+    return np.linspace(low, high, N_ERRORS) if low < high else None
+
+
+def _difference(a: Curve, b: Curve, log_errors: np.ndarray) -> float:
+    return float((b.at(log_errors) - a.at(log_errors)).mean())

@@ -1,0 +1,165 @@
+"""How probable it is, image by image, that pruning changed the modal label.
+
+A count of PIEs includes images whose modal labels differ only because K networks are few. Here each
+image has a distribution p_D over classes from which dense networks predict, and p_P for pruned
+ones; asked is whether argmax p_D != argmax p_P, as in populations without end. The prior for both
+is fitted to all images (empirical Bayes), since votes alone cannot tell 6:4 from 4:6.
+
+Dirichlet priors were tried and left. p_P ~ Dirichlet(s p_D) expects large changes of all images or
+of none: it gave 17 where 96 were lost (K = 10). Dirichlets for p_D, symmetric or with one class
+leading, put all classes but two far below any vote: with ten classes they gave 60 where 14 were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations, product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from common.analysis.pie import count_votes
+
+# The prior is a mixture over this grid, its weights fitted. Dense: logits of all classes are
+# normal with sd BEHIND, but one leads the largest of them by normal(LEAD, 1). Pruned: logits are
+# STEEPNESS * dense + CHANGE * standard normal. Distributions are the softmax of the logits.
+LEAD = (0.0, 2.0, 4.0, 6.0, 8.0)
+BEHIND = (1.5, 3.0)
+STEEPNESS = (1.0, 0.85, 0.7, 0.55, 0.4)  # below 1 pruned networks disagree more
+CHANGE = (0.1, 0.4, 1.0, 2.0)
+COMPONENTS = np.array(list(product(LEAD, BEHIND, STEEPNESS, CHANGE)))
+DRAWS = 400  # of each component: 80,000 in all, the same for every image. With 100, sums of
+# probabilities moved by a third from one set of draws to the next.
+N_SPLITS, N_FITTED = 8, 5000
+N_NAMED = 3  # classes told apart; the others of an image are one
+AT_ONCE = 8  # 8 patterns x 80,000 draws x 6 orders x 4 bytes = 15 MB
+
+
+class Patterns(NamedTuple):
+    """The different votes there are, whatever classes they are for."""
+
+    votes: np.ndarray  # [U,8]: dense votes of the N_NAMED classes with most votes, then of the
+    # others; then pruned votes of the same
+    of: np.ndarray  # [N], the pattern of every image
+    count: np.ndarray  # [U], images that have it
+
+
+class Draws(NamedTuple):
+    """DRAWS draws from each component of the prior, M in all."""
+
+    log_p: np.ndarray  # [8,M], as the votes of Patterns
+    differ: np.ndarray  # bool [M]: a PIE
+
+
+def pie_probability(
+    dense: np.ndarray, pruned: np.ndarray, n_classes: int, rng: Generator
+) -> np.ndarray | None:
+    """Probability [N] that the modal labels of unlimited dense and pruned populations differ, from
+    labels dense [K,N] and pruned [K,N], row i of both with the same id. None for K < 4.
+
+    Votes are multinomial given p_D and p_P. The weights of the prior's components are fitted by EM
+    to votes of dense and pruned networks from disjoint halves of the ids: pairs err together, which
+    looks as if pruning did nothing.
+    Calibration (tests/benchmarks/calibration.py): at K = 30 the sum is within 40 % of the images
+    that populations of 300 lose, for numbers of 10 and of 130 where PIEs were 26-35 and 172;
+    at K = 10 up to 4 and at K = 5 up to 5 times too many where few are lost, still fewer than PIEs.
+    Raises ValueError unless both are [K,N].
+    """
+    if dense.shape != pruned.shape:
+        raise ValueError(f"{dense.shape} dense and {pruned.shape} pruned labels are not pairs")
+    if len(dense) < 4:
+        return None
+    draws = _draw(n_classes, rng)
+    weights = fit_prior(dense, pruned, n_classes, draws, rng)
+    used = weights > 0.002  # some 30 of 200, with all but 1 % of the weight
+    kept, weights = used.repeat(DRAWS), weights[used]
+    draws = Draws(draws.log_p[:, kept], draws.differ[kept])
+    found = vote_patterns(count_votes(dense, n_classes), count_votes(pruned, n_classes))
+    evidence, of_pies = (weights @ part for part in _evidence(found.votes, draws))
+    return (of_pies / evidence)[found.of]
+
+
+class Expected(NamedTuple):
+    """PIEs to expect of populations without end, and the images [N] that are almost certain."""
+
+    n: float
+    certain: np.ndarray
+
+
+def expected_pies(probability: np.ndarray) -> Expected:
+    """The sum of probabilities [N], and which are above .95."""
+    return Expected(float(probability.sum()), probability > 0.95)
+
+
+def fit_prior(
+    dense: np.ndarray, pruned: np.ndarray, n_classes: int, draws: Draws, rng: Generator
+) -> np.ndarray:
+    """Weights of COMPONENTS that make the votes of disjoint halves most likely, by EM."""
+    k, votes = len(dense), []
+    for _ in range(N_SPLITS):
+        order = rng.permutation(k)
+        images = rng.permutation(dense.shape[1])[: N_FITTED // N_SPLITS]
+        halves = ((dense, order[: k // 2]), (pruned, order[k // 2 :]))
+        votes.append([count_votes(labels[of][:, images], n_classes) for labels, of in halves])
+    found = vote_patterns(*(np.concatenate(side) for side in zip(*votes, strict=True)))
+    evidence, _ = _evidence(found.votes, draws)
+    weights = np.full(len(COMPONENTS), 1 / len(COMPONENTS))
+    for _ in range(300):
+        share = evidence * weights[:, None]
+        weights = (share / share.sum(axis=0)) @ (found.count / found.count.sum())
+    return weights
+
+
+def vote_patterns(dense: np.ndarray, pruned: np.ndarray) -> Patterns:
+    """The patterns of votes dense, pruned [N,C]: under a prior that treats classes alike, images
+    with equal patterns have equal probabilities."""
+    order = np.lexsort((-dense, -(dense + pruned)), axis=1)
+    parts = [_name(votes, order) for votes in (dense, pruned)]
+    unique, of, count = np.unique(
+        np.concatenate(parts, axis=1), axis=0, return_inverse=True, return_counts=True
+    )
+    return Patterns(unique, of.ravel(), count)
+
+
+def _name(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """values [N,C] of the first N_NAMED classes in order [N,C], and the sum of the others."""
+    sorted_ = np.take_along_axis(values, order, axis=1)
+    found = np.zeros((len(values), N_NAMED + 1), dtype=values.dtype)
+    found[:, : min(N_NAMED, values.shape[1])] = sorted_[:, :N_NAMED]
+    found[:, -1] = sorted_[:, N_NAMED:].sum(axis=1)
+    return found
+
+
+def _draw(n_classes: int, rng: Generator) -> Draws:
+    lead, behind, steepness, change = np.repeat(COMPONENTS, DRAWS, axis=0).T
+    dense = behind[:, None] * rng.standard_normal((len(lead), n_classes))
+    dense[:, 0] = dense[:, 1:].max(axis=1) + rng.normal(lead)
+    pruned = steepness[:, None] * dense + change[:, None] * rng.standard_normal(dense.shape)
+    p = [np.exp(x - x.max(axis=1, keepdims=True)) for x in (dense, pruned)]
+    p = [x / x.sum(axis=1, keepdims=True) for x in p]
+    order = (-p[0] - p[1]).argsort(axis=1)
+    log_p = np.concatenate([np.log(_name(x, order) + 1e-12) for x in p], axis=1)
+    return Draws(log_p.T.astype(np.float32), p[0].argmax(axis=1) != p[1].argmax(axis=1))
+
+
+def _evidence(votes: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """Likelihood of votes [U,8] under every component [components,U], up to a factor of each u; and
+    the part of it from draws that are PIEs. Which of a draw's classes an image's classes are is
+    not known: averaged over all permutations of those told apart."""
+    found = []
+    for start in range(0, len(votes), AT_ONCE):
+        chunk = votes[start : start + AT_ONCE].astype(np.float32)
+        each = np.stack([chunk[:, order] @ draws.log_p for order in _orders()])
+        each = np.exp(each - each.max(axis=(0, 2))[None, :, None]).sum(axis=0)
+        parts = (each, each * draws.differ)
+        found.append([part.reshape(len(chunk), -1, DRAWS).mean(axis=2).T for part in parts])
+    evidence, of_pies = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+    return evidence, of_pies
+
+
+def _orders() -> Iterator[list[int]]:
+    """Columns of votes, the classes told apart permuted alike for dense and pruned."""
+    for order in permutations(range(N_NAMED)):
+        whole = [*order, N_NAMED]
+        yield whole + [N_NAMED + 1 + column for column in whole]

@@ -1,0 +1,191 @@
+"""Do two cells lose the same images? The overlap of their PIEs, corrected for how badly K networks
+tell which images they lose.
+
+Two populations of one cell share only half of their PIEs, so sets of two cells look unique whatever
+they are. Here halves of the ids are compared: those of two cells against those of one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from common.analysis.statistics import Estimate
+
+SUBSETS_AT_ONCE = 64  # 64 x 10,000 images x 3 classes x 4 bytes = 8 MB a product
+
+
+class Halves(NamedTuple):
+    """R random splits of K ids into two halves of K // 2."""
+
+    of: np.ndarray  # bool [R,2,K]
+    without: np.ndarray  # bool [R,K,K]: the half that id i is in, without i
+    other: np.ndarray  # int [R,K]: the other half of the two
+
+
+class Overlap(NamedTuple):
+    """How much two cells lose the same images, in populations of K // 2 networks."""
+
+    r: Estimate  # correlation over images of the probabilities of being lost
+    uniqueness: Estimate  # 1 - r^2; 1 if r < 0
+    reliability: tuple[float, float]  # correlation of either cell's PIEs with those of fresh ids
+
+
+def split_ids(k: int, n_splits: int, rng: Generator) -> Halves:
+    """Splits of the ids 0 ... K-1, to be shared by the cells that are compared."""
+    place = rng.random((n_splits, k)).argsort(axis=1).argsort(axis=1)
+    return without_each(
+        np.stack([place < k // 2, (place >= k // 2) & (place < k // 2 * 2)], axis=1)
+    )
+
+
+def without_each(of: np.ndarray) -> Halves:
+    """Two disjoint parts bool [R,2,K] of the ids, and the same when one of the ids is left out."""
+    side = of[:, 1].astype(np.int64)
+    own = np.take_along_axis(of, side[..., None], axis=1)
+    return Halves(of, own & ~np.eye(of.shape[2], dtype=bool), 1 - side)
+
+
+def lost_by_half(
+    dense: np.ndarray, pruned: np.ndarray, halves: Halves, n_classes: int
+) -> np.ndarray:
+    """PIEs bool [R,2+K,N] of both halves and of the halves without an id; dense, pruned [K,N]."""
+    chosen = np.concatenate([halves.of, halves.without], axis=1)
+    subsets = chosen.reshape(-1, len(dense))
+    found = modes_differ(dense, subsets, pruned, subsets, n_classes)
+    return found.reshape(*chosen.shape[:2], -1)
+
+
+def overlap(lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves) -> Overlap | None:
+    """Reliability-corrected overlap of the cells X and Y, from their `lost_by_half`.
+
+    r = cov(X_A, Y_B) / sqrt(cov(X_A, X_B) cov(Y_A, Y_B)), each covariance over the N images and
+    averaged over the splits (A, B) and their exchange before the ratio is taken. No half meets a
+    network of its own ids, so shared seeds and shared dense networks cannot raise r.
+
+    Interval: r by the delta method, its variance over fresh ids and fresh images (two_way): a claim
+    on lost images means images of this kind, and with few PIEs it is the images that decide.
+    Student's t on the plain scale, cut at -1 and 1 as r itself is.
+    None for K < 4, or if one of the cells loses no image repeatably (reliability <= 0).
+    """
+    k = halves.of.shape[2]
+    if k < 4:
+        return None
+    products, n_alike = _products(lost_x, lost_y, halves)
+    n = lost_x.shape[2]
+    xx, yy, xy = (products[0] @ n_alike) / n
+    if not (xx > 0 and yy > 0):
+        return None
+    scale = (xx * yy) ** 0.5
+    gradient = np.array([-xy / (2 * xx), -xy / (2 * yy), 1]) / scale
+    spread = two_way(np.tensordot(gradient, products, axes=(0, 1)) / n, n_alike)
+    reliability = tuple(
+        float(value / lost[:, :2].var(axis=2).mean())
+        for value, lost in ((xx, lost_x), (yy, lost_y))
+    )
+    half = spread.error * spread.quantile
+    r = float(xy / scale)
+    r, low, high = (min(1.0, max(-1.0, x)) for x in (r, r - half, r + half))
+    unique = Estimate(*(1 - max(0.0, x) ** 2 for x in (r, high, low)))
+    return Overlap(Estimate(r, low, high), unique, reliability)
+
+
+def _products(
+    lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each image adds to N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged
+    over splits: [1+K,3,M], of all ids, then without each; and of how many images [M] this is true
+    (those that neither cell ever loses are one entry)."""
+    n_splits, _, k = halves.of.shape
+    n = lost_x.shape[2]
+    ever = lost_x.any(axis=(0, 1)) | lost_y.any(axis=(0, 1))
+    first = np.concatenate([np.zeros(1, int), 2 + np.arange(k)])
+    total = np.zeros((1 + k, 3, ever.sum() + 1), dtype=np.float32)
+    for i in range(n_splits):
+        second = np.concatenate([np.ones(1, int), halves.other[i]])
+        x, y = (_centred(lost[i][:, ever], n) for lost in (lost_x, lost_y))
+        for j, (a, b) in enumerate(((x, x), (y, y), (x, y))):
+            total[:, j] += a[first] * b[second] + a[second] * b[first]
+    return total / (2 * n_splits), np.append(np.ones(ever.sum()), n - ever.sum())
+
+
+def _centred(lost: np.ndarray, n: int) -> np.ndarray:
+    """Indicators [R,M] of the images that are ever lost -> [R,M+1], the last those never lost, less
+    their mean over n images."""
+    mean = lost.sum(axis=1, keepdims=True, dtype=np.float32) / n
+    return np.concatenate([lost - mean, -mean], axis=1)
+
+
+class Spread(NamedTuple):
+    """Standard error of a sum over images that depends on networks, and the quantile of Student's t
+    for a 95 % interval."""
+
+    error: float
+    quantile: float
+
+
+def two_way(parts: np.ndarray, n_alike: np.ndarray | float = 1.0) -> Spread:
+    """How the sum of parts[0] varies with fresh images and fresh networks.
+
+    parts [1+K,M]: what each image adds to the sum with all ids, then without each of K; n_alike
+    [M]: the number of images of which each column is true.
+    Two-way clustering (Cameron, Gelbach & Miller, Journal of Business & Economic Statistics 29,
+    2011): the variance over images, plus the delete-one jackknife's over ids, minus the part of
+    either that is a network's effect on a single image. The last two are taken as products of
+    different images, which also frees the jackknife of what modal labels that jump add to it.
+    Degrees of freedom by Satterthwaite, those of the networks' part being K-1.
+    """
+    from scipy.stats import t
+
+    k, n = len(parts) - 1, np.sum(n_alike * np.ones(parts.shape[1]))
+    of_images = float((n_alike * (parts[0] - (n_alike * parts[0]).sum() / n) ** 2).sum())
+    deviation = parts[1:] - parts[1:].mean(axis=0)
+    squares = (n_alike * deviation).sum(axis=1) ** 2 - (n_alike * deviation**2).sum(axis=1)
+    of_networks = max(0.0, float((k - 1) / k * squares.sum()))
+    variance = of_images + of_networks
+    df = (k - 1) * (variance / of_networks) ** 2 if of_networks > 0 else np.inf
+    return Spread(variance**0.5, float(t.ppf(0.975, df)))
+
+
+def modes_differ(
+    a: np.ndarray, of_a: np.ndarray, b: np.ndarray, of_b: np.ndarray, n_classes: int
+) -> np.ndarray:
+    """bool [R,N]: the modal labels of a [K,N] in networks of_a[r] and of b in of_b[r] differ.
+
+    of_a and of_b are bool [R,K]. Ties go to the lowest class. Images are taken by the number of
+    classes that any network votes for, which are few.
+    """
+    found = np.zeros((len(of_a), a.shape[1]), dtype=bool)
+    votes_for = np.zeros((a.shape[1], n_classes), dtype=bool)
+    for row in (*a, *b):
+        votes_for[np.arange(a.shape[1]), row] = True
+    rank, n_voted = votes_for.cumsum(axis=1) - 1, votes_for.sum(axis=1)
+    for m in np.unique(n_voted[n_voted > 1]):
+        images = np.flatnonzero(n_voted == m)
+        of_class = [
+            rank[images, labels[:, images]][:, None] == np.arange(m)[:, None] for labels in (a, b)
+        ]
+        one_hot = [x.astype(np.float32) for x in of_class]
+        for start in range(0, len(of_a), SUBSETS_AT_ONCE):
+            rows = slice(start, start + SUBSETS_AT_ONCE)
+            first, second = (
+                _modal(of[rows], x) for of, x in zip((of_a, of_b), one_hot, strict=True)
+            )
+            found[rows, images] = first != second
+    return found
+
+
+def _modal(chosen: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
+    """Modal labels [R,N] of populations chosen [R,K] of networks one_hot [K,C,N]."""
+    n_networks, n_classes, n = one_hot.shape
+    votes = chosen.astype(np.float32) @ one_hot.reshape(n_networks, -1)
+    votes = votes.reshape(-1, n_classes, n)
+    most = votes[:, 0].copy()
+    modal = np.zeros(most.shape, dtype=np.int8)
+    for c in range(1, n_classes):  # far faster than argmax over a short axis
+        more = votes[:, c] > most
+        modal[more] = c
+        np.maximum(most, votes[:, c], out=most)
+    return modal

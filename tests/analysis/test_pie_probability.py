@@ -1,0 +1,87 @@
+"""Probabilities of being a PIE: what must hold of any, and in worlds whose truth is known.
+The whole calibration is in tests/benchmarks/calibration.py."""
+
+import numpy as np
+import pytest
+from pie_worlds import world
+
+from common.analysis import pie, pie_probability
+from common.analysis.pie_probability import expected_pies, vote_patterns
+
+C = 5
+
+
+def chances(name: str, k: int, n: int = 1000, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Labels, and the probability of every image."""
+    rng = np.random.default_rng(seed)
+    dense, pruned = world(name, n, C, seed).sample(k, rng)
+    return dense, pruned, pie_probability.pie_probability(dense, pruned, C, rng)
+
+
+def test_clear_votes_are_clear() -> None:
+    dense, pruned, chance = chances("many", 30)
+    votes = [pie.count_votes(labels, C) for labels in (dense, pruned)]
+    same = votes[0].argmax(axis=1) == votes[1].argmax(axis=1)
+    clear = np.minimum(*(v.max(axis=1) for v in votes)) >= 26
+    assert chance.shape == (1000,)
+    assert chance[same & clear].max() < 0.02
+    assert (same & clear).sum() > 300
+    assert chance[~same].mean() > 10 * chance[same].mean()
+    assert ((chance >= 0) & (chance <= 1)).all()
+
+
+def test_same_random_numbers_same_probabilities() -> None:
+    np.testing.assert_array_equal(chances("many", 8, 200)[2], chances("many", 8, 200)[2])
+
+
+def test_names_of_classes_do_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    dense, pruned = rng.integers(6, size=(2, 50, C))
+    names = rng.permuted(np.tile(np.arange(C), (50, 1)), axis=1)
+    renamed = [np.take_along_axis(votes, names, axis=1) for votes in (dense, pruned)]
+    first, second = vote_patterns(dense, pruned), vote_patterns(*renamed)
+    np.testing.assert_array_equal(first.votes[first.of], second.votes[second.of])
+    np.testing.assert_array_equal(first.count, np.bincount(first.of))
+    assert (first.votes[first.of].sum(axis=1) == (dense + pruned).sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 4])
+def test_few_classes(n_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    dense, pruned = rng.integers(n_classes, size=(2, 6, 40))
+    chance = pie_probability.pie_probability(dense, pruned, n_classes, rng)
+    assert np.isfinite(chance).all()
+
+
+def test_few_networks_is_none_and_pairs_are_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(C, size=(10, 20))
+    for k in (1, 2, 3):
+        assert pie_probability.pie_probability(labels[:k], labels[:k], C, rng) is None
+    with pytest.raises(ValueError, match="pairs"):
+        pie_probability.pie_probability(labels, labels[:9], C, rng)
+
+
+def test_expected_number_and_the_certain() -> None:
+    found = expected_pies(np.array([0.2, 0.96, 0.5]))
+    assert found.n == pytest.approx(1.66)
+    assert found.certain.tolist() == [False, True, False]
+
+
+def test_thirty_networks_are_calibrated() -> None:
+    """Many PIEs, K = 30: the sum of probabilities is the true number to a fifth (PIEs: a third too
+    many), and in every third of the scale the share of lost images is as predicted to .2."""
+    found = [(world("many", 1000, C, seed), chances("many", 30, seed=seed)) for seed in range(3)]
+    lost = np.concatenate([w.dense.argmax(axis=1) != w.pruned.argmax(axis=1) for w, _ in found])
+    chance = np.concatenate([made[2] for _, made in found])
+    assert chance.sum() == pytest.approx(lost.sum(), rel=0.2)
+    for low, high in ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1.001)):
+        inside = (chance >= low) & (chance < high)
+        assert chance[inside].mean() == pytest.approx(lost[inside].mean(), abs=0.2)
+
+
+def test_images_lost_by_chance_are_mostly_told() -> None:
+    """Only the noise rises, so no mode changes: fewer than half of the PIEs are expected ones."""
+    dense, pruned, chance = chances("noisy", 30, 2000)
+    assert chance.sum() < 0.6 * pie.find_pies(dense, pruned, C).sum()
+    assert not expected_pies(chance).certain.any()
