@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from naive import Naive, Table
 from running import Study
 
-from common.report import publish
+from common import files
+from common.files import Arrays
+from common.report import publish, style
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +24,11 @@ def table(study: Study) -> Table:
 
 
 @pytest.fixture
-def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Page and comparison take seconds, and say nothing that summary.csv does not."""
+def numbers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take seconds, and say nothing that their arrays and summary.csv do not."""
+
+    def keep(path: Path, draw: object, contents: Arrays) -> None:
+        files.save_arrays(path.with_suffix(".npz"), contents)
+
+    monkeypatch.setattr(style, "keep", keep)
     monkeypatch.setattr(publish, "run", lambda pies: None)

@@ -140,7 +140,7 @@ def test_an_analysis_refuses_networks_that_do_not_fit_its_flags(
     refused(study.folder, (*analyse, *flags), 4, words, ".pt")
 
 
-@pytest.mark.usefixtures("without_report")
+@pytest.mark.usefixtures("numbers_only")
 def test_a_population_of_two_recipes_is_refused_unless_it_is_wanted(study_copy: Study) -> None:
     more = ("--models_number", "1", "--index_start", "2")
     study_copy.run(train("supervised", *more, "--epochs", "1"))
@@ -201,7 +201,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(study_copy: Study) -> N
     )  # fmt: skip
 
 
-@pytest.mark.usefixtures("without_report")
+@pytest.mark.usefixtures("numbers_only")
 def test_a_damaged_table_is_made_again_from_its_rows_and_damaged_rows_are_named(
     study_copy: Study,
 ) -> None:
@@ -239,7 +239,7 @@ def of_pictures(script: str, *flags: str) -> Command:
 SMALL = ("--preset", "digits", "--epochs", "1", "--batch_size", "8")
 
 
-@pytest.mark.usefixtures("without_report")
+@pytest.mark.usefixtures("numbers_only")
 def test_a_folder_of_images_is_a_data_set_of_any_size(tmp_path: Path) -> None:
     """From training to PIEs; class names may hold what a table could stumble over."""
     classes = ["Vögel", "cat", 'dog, "big"']

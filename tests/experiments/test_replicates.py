@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 from running import Study, detect, finetune, train
 
 from common import files, options, paths, study
@@ -29,6 +30,7 @@ def counts(small: Study, cell: Cell) -> Iterator[tuple[str, float]]:
             yield row.metric, row.value
 
 
+@pytest.mark.usefixtures("numbers_only")
 def test_counts_of_fresh_networks(study_copy: Study) -> None:
     study_copy.run(train("supervised", "--index_start", "2"))
     fresh = ("--index_start", "2", "--pruning_percentages", "0.9")
