@@ -50,6 +50,7 @@ def test_a_trait_that_pruning_chooses_is_an_excess() -> None:
     assert found.within_bins.low > 0
 
 
+@pytest.mark.slow
 def test_intervals_cover() -> None:
     """200 studies, each with fresh networks and images: the mean over studies, and no excess."""
     found = np.array([study("unstable", 10, seed) for seed in range(200)])

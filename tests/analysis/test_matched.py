@@ -72,6 +72,7 @@ def test_a_learner_that_loses_more_at_equal_error_is_found() -> None:
     assert found.value < 60  # at equal sparsity over 80
 
 
+@pytest.mark.slow
 def test_interval_covers() -> None:
     """200 studies of networks that differ in errors alone: 0 is covered."""
     other = [world(s) for s in SUPCON]

@@ -18,6 +18,7 @@ def chances(name: str, k: int, n: int = 1000, seed: int = 0) -> tuple[np.ndarray
     return dense, pruned, pie_probability.pie_probability(dense, pruned, C, rng)
 
 
+@pytest.mark.slow
 def test_clear_votes_are_clear() -> None:
     dense, pruned, chance = chances("many", 30)
     votes = [pie.count_votes(labels, C) for labels in (dense, pruned)]
@@ -68,6 +69,7 @@ def test_expected_number_and_the_certain() -> None:
     assert found.certain.tolist() == [False, True, False]
 
 
+@pytest.mark.slow
 def test_thirty_networks_are_calibrated() -> None:
     """Many PIEs, K = 30: the sum of probabilities is the true number to a fifth (PIEs: a third too
     many), and in every third of the scale the share of lost images is as predicted to .2."""
@@ -80,6 +82,7 @@ def test_thirty_networks_are_calibrated() -> None:
         assert chance[inside].mean() == pytest.approx(lost[inside].mean(), abs=0.2)
 
 
+@pytest.mark.slow
 def test_images_lost_by_chance_are_mostly_told() -> None:
     """Only the noise rises, so no mode changes: fewer than half of the PIEs are expected ones."""
     dense, pruned, chance = chances("noisy", 30, 2000)

@@ -111,6 +111,7 @@ def test_two_way_is_the_variance_of_a_mean_if_networks_do_not_matter() -> None:
     assert quantile == pytest.approx(1.96, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shared"), [("part", 0.3), ("others", 0.0), ("same", 0.0)])
 def test_interval_covers(name: str, shared: float) -> None:
     """200 studies, each with fresh networks and images. True r of `part`: from populations of 500
