@@ -95,6 +95,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Write the line of counts, and what is behind it if that is wanted."""
     if not FAULTS and not BAD_INPUTS:
         return
     survived = sum(all(row["survived"] for row in rows.values()) for rows in FAULTS.values())

@@ -116,8 +116,7 @@ class Place:
         """Run a command to its good end; nothing temporary may stay."""
         done = self.run(*command)
         assert done.code == 0, done.stderr
-        left = [path.name for path in self.models.glob(".*") if path.suffix != ".lock"]
-        assert left == []
+        assert not [path for path in self.models.glob(".*") if path.suffix != ".lock"]
         return done
 
     def networks(self) -> dict[str, bytes]:
