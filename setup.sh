@@ -77,7 +77,7 @@ demo() {
 }
 
 check() { # check [--all] ARGUMENTS-OF-PYTEST…
-    local bin which=(-m "not slow")
+    local bin which=(-m "not slow" -n 2)
     if [ "${1:-}" = --all ]; then
         shift
         which=(--cov --cov-report=term --cov-fail-under=95)

@@ -8,6 +8,7 @@ import os
 # UMAP's numba would set that of the whole process, torch included.
 os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
+import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from running import PREFIXES, Study, run_chain
+from filelock import FileLock
+from running import PREFIXES, Result, Study, run_chain
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -25,11 +27,20 @@ hypothesis.settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The whole study, both learning methods at once. Only to be read."""
-    folder = tmp_path_factory.mktemp("study")
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        supervised, supcon = pool.map(partial(run_chain, folder), PREFIXES)
-    return Study(folder, supervised | supcon)
+    """The whole study, both learning methods at once. Only to be read. Where pytest runs in several
+    processes, the first one that asks makes it for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "study"
+    results = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not results.exists():
+            folder.mkdir()
+            with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+                supervised, supcon = pool.map(partial(run_chain, folder), PREFIXES)
+            ended = [[command, vars(result)] for command, result in (supervised | supcon).items()]
+            results.write_text(json.dumps(ended))
+        ended = json.loads(results.read_text())
+    return Study(folder, {tuple(command): Result(**result) for command, result in ended})
 
 
 @pytest.fixture

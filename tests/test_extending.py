@@ -62,6 +62,7 @@ def test_a_criterion(extended: Path) -> None:
     assert stored["results"]["sparsity_reached"] == pytest.approx(0.9, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extended", ["Add a data set by name"], indirect=True)
 def test_a_data_set(extended: Path) -> None:
     rng = np.random.default_rng(0)

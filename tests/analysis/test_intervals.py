@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import silhouette_score
 
 from common.analysis import probes, q_score, statistics
 from common.analysis.statistics import Estimate
@@ -41,23 +40,6 @@ def test_proportion_is_wilsons() -> None:
     assert found == pytest.approx(Estimate(0.14, centre - half, centre + half))
     with pytest.raises(ValueError, match="nothing"):
         statistics.proportion(0, 0)
-
-
-def test_silhouette_is_scikit_learns() -> None:
-    rng = np.random.default_rng(0)
-    label = np.arange(60) % 3
-    embedding = rng.normal(size=(60, 5)) + label[:, None]
-    assert probes.silhouette(embedding, label) == pytest.approx(silhouette_score(embedding, label))
-    sharp = np.eye(3)[label] + rng.normal(scale=1e-4, size=(60, 3))
-    assert probes.silhouette(sharp, label) > 0.99
-    assert np.isnan(probes.silhouette(embedding[:3], label[:3]))
-
-
-def test_large_sets_are_sampled_over_all_classes() -> None:
-    rng = np.random.default_rng(0)
-    label = np.repeat(np.arange(10), 500)  # sorted by class, as folders are
-    embedding = np.eye(10)[label] + rng.normal(scale=0.01, size=(5000, 10))
-    assert probes.silhouette(embedding, label) > 0.9
 
 
 def test_a_low_score_that_tells_all_positives_is_perfect() -> None:

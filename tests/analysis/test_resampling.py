@@ -267,6 +267,7 @@ def test_p_value_is_uniform_when_pruning_does_nothing() -> None:
     assert stats.kstest(spread, "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["few", "many", "correlated"])
 def test_intervals_cover_the_expected_counts_of_fresh_populations(name: str) -> None:
     """Loosely: coverage.py says it to a percent. 3 standard errors of 150 studies are 5 %."""

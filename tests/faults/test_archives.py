@@ -75,6 +75,7 @@ def test_two_prepare_the_data(place: Place, tmp_path: Path) -> None:
     assert len(list((place.folder / "models" / "cifar10").glob("*.pt"))) == 2
 
 
+@pytest.mark.slow
 @fault("F30", "a CIFAR-10 batch that is damaged", "exit 3 naming the file; mended by the archive")
 def test_a_damaged_batch(place: Place, tmp_path: Path) -> None:
     archive, md5s = cifar(tmp_path)
