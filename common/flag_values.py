@@ -113,7 +113,8 @@ def folder(text: str) -> Path:
 
 def dataset(text: str) -> str:
     """A known data set, or an existing folder."""
-    if text not in study.DATASETS and not folder(text).is_dir():
+    has_name = text in study.DATASETS or (folder(text).is_dir() and folder(text).resolve().name)
+    if not has_name:
         known = ", ".join(study.DATASETS)
         _refuse(text, f"{known}, or an existing folder with train/ and test/")
     return text

@@ -204,9 +204,10 @@ def earlier_rows(pies: Path) -> Path:
     return pies / "rows" / "earlier.csv"
 
 
-def rows_files(pies: Path) -> list[Path]:
-    """All files of rows that are there, but none that is half written."""
-    return sorted((pies / "rows").glob("[!.]*.csv"))
+def rows_files(pies: Path, analysis: str = "") -> list[Path]:
+    """The files of rows of one analysis, or of all, but none that is half written."""
+    pattern = f"{analysis}.*.csv" if analysis else "[!.]*.csv"
+    return sorted((pies / "rows").glob(pattern))
 
 
 def analysis_of(rows: Path) -> str:

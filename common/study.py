@@ -1,5 +1,5 @@
 """The words of the study, as tables: learners, prunings, criteria, data sets, and the cells that
-they make. What depends on such a word is a column here; no other file compares names.
+they make. What depends on such a word is a column here, and other files look it up.
 
 Imports nothing heavy. A new criterion or data set begins with its word in this file.
 """

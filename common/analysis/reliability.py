@@ -183,7 +183,7 @@ def _modal(chosen: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
     votes = chosen.astype(np.float32) @ one_hot.reshape(n_networks, -1)
     votes = votes.reshape(-1, n_classes, n)
     most = votes[:, 0].copy()
-    modal = np.zeros(most.shape, dtype=np.int8)
+    modal = np.zeros(most.shape, dtype=np.int16)
     for c in range(1, n_classes):  # far faster than argmax over a short axis
         more = votes[:, c] > most
         modal[more] = c

@@ -99,7 +99,7 @@ def unfinished(
             raise Failure(
                 EXIT_CHECKPOINT,
                 f"{path}: made by another recipe than asked for: {differing}; "
-                "use another --models_dir, or --overwrite",
+                "use another --models_dir and --pies_dir, or --overwrite",
             )
     return missing
 

@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     cells = population.pruned_cells(args, dense_ids)
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     check_flags(args, data, dense_ids)
+    fresh = find_replicates(args, data, {dense_cell: dense_ids} | cells)
     population.prepare_output(args)
     target = data.test.labels.cpu().numpy()
     stored_pies.remember_test_labels(args.pies, target)
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         if len(ids) > 1:
             impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
     impact_rows = draw_class_impacts(args, impacts, found)
-    replicate_rows = replicate(args, data, dense, populations)
+    replicate_rows = replicate(args, data, fresh, dense, populations)
     for more in (pie_rows.of_schedules(populations), impact_rows, replicate_rows):
         for cell in more:
             found_rows[cell] += more[cell]
@@ -110,22 +111,35 @@ def check_replicates(args: argparse.Namespace, dense_ids: list[int]) -> None:
         )
 
 
-def replicate(
-    args: argparse.Namespace, data: Dataset, dense: Population, populations: dict[Cell, Population]
-) -> dict[Cell, list[Row]]:
-    """Count how far two populations of one recipe differ, dense and pruned, with fresh networks of
-    other ids. Pruned cells without fresh networks are left out."""
+def find_replicates(
+    args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]
+) -> dict[Cell, list[int]]:
+    """The ids of fresh networks by cell, dense first; pruned cells without any are left out. Raises
+    Failure(EXIT_CHECKPOINT) if they are of another recipe than the networks of the cell."""
     if args.replicate_index_start is None:
         return {}
     present = paths.networks_present(args.models)
-    ids = [args.replicate_index_start + i for i in range(len(dense.ids))]
-    fresh = {cell: [i for i in ids if i in present.get(cell, ())] for cell in populations}
-    fresh = {dense.cell: ids} | {cell: found for cell, found in fresh.items() if found}
-    both = {dense.cell: dense} | populations
-    together = {cell: [*both[cell].ids, *found] for cell, found in fresh.items()}
-    population.check_recipes(args, data, together)
+    n_models = len(next(iter(cells.values())))
+    ids = [args.replicate_index_start + i for i in range(n_models)]
+    fresh = {cell: [i for i in ids if i in present.get(cell, ())] for cell in cells}
+    fresh = {cell: found for cell, found in fresh.items() if found}
+    population.check_recipes(args, data, {cell: [*cells[cell], *fresh[cell]] for cell in fresh})
+    return fresh
+
+
+def replicate(
+    args: argparse.Namespace,
+    data: Dataset,
+    fresh: dict[Cell, list[int]],
+    dense: Population,
+    populations: dict[Cell, Population],
+) -> dict[Cell, list[Row]]:
+    """Count how far two populations of one recipe differ, dense and pruned, with fresh networks of
+    other ids."""
+    if not fresh:
+        return {}
     of_fresh = {
-        cell: predictions.of_population(args, data, cell, found) for cell, found in fresh.items()
+        cell: predictions.of_population(args, data, cell, ids) for cell, ids in fresh.items()
     }
     return pie_rows.of_replicates(
         dense, populations, of_fresh, data.n_classes, args.resamples, args.seed

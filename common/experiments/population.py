@@ -63,7 +63,8 @@ def present(args: argparse.Namespace, cell: Cell) -> list[int]:
         raise Failure(
             EXIT_CHECKPOINT,
             f"no {cell} networks with ids {args.ids[0]} to {args.ids[-1]} in {args.models}; make "
-            f"them with: python {study.script(cell)} --dataset {args.dataset}",
+            f"them with: python {study.script(cell)} --dataset {args.dataset} "
+            f"--models_dir {args.models_dir}",
         )
     check_complete(args, cell, ids, args.ids)
     return ids
@@ -179,7 +180,9 @@ def _check_same(
 
 def _refuse_mixing(args: argparse.Namespace, message: str) -> None:
     if not args.allow_mixed:
-        raise Failure(EXIT_CHECKPOINT, f"{message}; use another --models_dir, or --allow_mixed")
+        raise Failure(
+            EXIT_CHECKPOINT, f"{message}; use another --models_dir and --pies_dir, or --allow_mixed"
+        )
     print(message, file=sys.stderr)
 
 

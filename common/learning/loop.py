@@ -25,8 +25,8 @@ from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 SECONDS_BETWEEN_SAVES = 60.0  # saving a state takes some 64 ms for a SupCon WRN-16-2
 # Where a save takes longer than this, states are rarer: saving stays below 1 % of the time.
 SECONDS_OF_A_SAVE = 0.6
-# Test accuracies along a training are for its curves only, they decide nothing: there are at most
-# so many, and less where the test images would be more than this share of the training images seen.
+# Test accuracies along a training are for its curves only, they decide nothing: there are about so
+# many, and less where the test images would be more than this share of the training images seen.
 EVALUATIONS, EVALUATED_SHARE = 10, 0.1
 
 State = dict[str, Any]

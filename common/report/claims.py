@@ -85,7 +85,9 @@ def _early(rows: Rows) -> Iterator[Claim]:
 def _unique(pies: Path) -> Iterator[Claim]:
     """Unique to one cell by more than half, and by more than independent sets would be."""
     by_cell = stored_pies.pies_by_cell(pies)
-    highest = {cell[:2]: cell for cell in by_cell if cell.sparsity}  # the last is the sparsest
+    highest = {
+        cell[:2]: cell for cell in by_cell if cell.sparsity and cell[1] in SCHEDULES
+    }  # the last is the sparsest
     lost = np.array([by_cell[cell]["is_pie"] for cell in highest.values()])
     found: list[Estimate | None] = [None, None]
     if len(lost) > 1 and lost.any():

@@ -21,6 +21,7 @@ from common import files, paths
 from common.files import Arrays
 from common.report import stored_pies
 from common.report.by_image import GALLERY
+from common.report.summary import folder_argument
 from common.study import LEARNERS, Cell, format_sparsity
 
 # The page stays small enough to be sent by mail: figures beyond this are left to the folder.
@@ -159,5 +160,10 @@ def _read_lines(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+def main() -> None:
+    """Write the page of the folder that is named."""
+    print(write(folder_argument(sys.argv)))
+
+
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1])))
+    main()

@@ -81,18 +81,20 @@ def store(pies: Path, analysis: str, rows: Mapping[Cell, list[Row]]) -> None:
 
 
 def forget(pies: Path, cell: Cell) -> None:
-    """Remove the rows of a population whose networks were replaced; of all the learner's cells if
-    these were the dense ones, with which the others were compared."""
+    """Remove the rows of a population whose networks were replaced. If these were the dense ones,
+    also every comparison with them: all rows of the learner but those of its trainings."""
     if not paths.summary(pies).exists() and not paths.rows_files(pies):
         return
-
-    def is_about(row: Row) -> bool:
-        return row.cell == cell or (cell.is_dense and row.learner == cell.learner)
 
     with _lock(pies):
         _keep_earlier(pies)
         for path in paths.rows_files(pies):
-            kept = [row for row in _read(path) if not is_about(row)]
+            compares = cell.is_dense and paths.analysis_of(path) != ANALYSES[0]
+            kept = [
+                row
+                for row in _read(path)
+                if row.cell != cell and not (compares and row.learner == cell.learner)
+            ]
             if kept:
                 _write(path, kept)
             else:
@@ -119,17 +121,17 @@ def _keep_earlier(pies: Path) -> None:
 def _rewrite_summary(pies: Path) -> None:
     """Concatenate all files of rows. Of two analyses that know one number the later counts, also
     for its spread: a spread over more networks than the mean is of would mislead."""
-    order = ("earlier", *ANALYSES)
     found: dict[tuple[str, ...], list[Row]] = {}
-    for path in sorted(
-        paths.rows_files(pies), key=lambda path: order.index(paths.analysis_of(path))
-    ):
-        of_file: dict[tuple[str, ...], list[Row]] = {}
-        for row in _read(path):
-            number = (*row[:3], row.metric.removesuffix("_sd"), row.group)
-            of_file.setdefault(number, []).append(row)
-        found |= of_file
+    for analysis in ANALYSES:
+        of_analysis: dict[tuple[str, ...], list[Row]] = {}
+        for path in paths.rows_files(pies, analysis):
+            for row in _read(path):
+                number = (*row[:3], row.metric.removesuffix("_sd"), row.group)
+                of_analysis.setdefault(number, []).append(row)
+        found |= of_analysis
     rows = [row for of_number in found.values() for row in of_number]
+    known = {row[:4] for row in rows}  # of an earlier version, only what none of these knows
+    rows += [row for row in _read(paths.earlier_rows(pies)) if row[:4] not in known]
     _write(paths.summary(pies), sorted(rows, key=lambda row: row[:5]))
 
 

@@ -61,10 +61,10 @@ Numbers = dict[tuple[str, str], Row]
 def _by_cell(pies: Path, learner: str) -> dict[Cell, Numbers]:
     """Cell -> (metric, group) -> row; dense first, then by pruning, sparsities ascending."""
     found: dict[Cell, Numbers] = {}
+    order = [study.DENSE, *study.PRUNINGS]  # a later version may know others
     for row in rows.read(pies):
-        if row.learner == learner:
+        if row.learner == learner and row.pruning_method in order:
             found.setdefault(row.cell, {})[row.metric, row.group] = row
-    order = [study.DENSE, *study.PRUNINGS]
     return {
         cell: found[cell]
         for cell in sorted(found, key=lambda cell: (order.index(cell.pruning_method), cell[2]))
@@ -92,7 +92,7 @@ def _p_value(numbers: Numbers) -> str:
     floor = numbers.get(("pie_p_value_floor", "all"))
     if p_value is None:
         return "-"
-    return f"{p_value.value:.3g}" + (f" ({floor.value:.2g})" if floor else "")
+    return f"{p_value.value:.2g}" + (f" ({floor.value:.2g})" if floor else "")
 
 
 def _align(lines: list[tuple[str, ...]]) -> str:
@@ -103,11 +103,19 @@ def _align(lines: list[tuple[str, ...]]) -> str:
     )
 
 
+def folder_argument(argv: list[str]) -> Path:
+    """The folder pies/<dataset> that a command line names, or an end with one line."""
+    if len(argv) != 2 or not Path(argv[1]).is_dir():
+        sys.exit(f"{Path(argv[0]).name}: give a folder pies/<dataset> that an analysis has made")
+    return Path(argv[1])
+
+
 def main() -> None:
     """Print the tables of both learners."""
+    pies = folder_argument(sys.argv)
     for learner in study.LEARNERS:
-        print(format_table(Path(sys.argv[1]), learner))
-        print(format_groups(Path(sys.argv[1]), learner, "prediction_depth"))
+        print(format_table(pies, learner))
+        print(format_groups(pies, learner, "prediction_depth"))
 
 
 if __name__ == "__main__":

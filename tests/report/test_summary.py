@@ -60,7 +60,7 @@ def test_the_printed_table_has_the_numbers(pies: Path) -> None:
     assert header[:4] == ["learner", "pruning", "sparsity", "networks"]
     dense = ["98.77", "±", "0.32"]
     of_pies = ["17", "of", "500", "[12,", "22]", "12", "[-1,", "26]", "8", "[5,", "12]"]
-    of_pies += ["0.0123", "(0.002)"]
+    of_pies += ["0.012", "(0.002)"]
     none = ["-"] * 4
     assert lines == [
         ["supervised", "dense", "0.00", "10", *dense],
