@@ -45,12 +45,12 @@ def run(args: argparse.Namespace) -> int:
     stored_pies.remember_test_labels(args.pies, target)
     dense = predictions.of_population(args, data, dense_cell, dense_ids)
     found_rows = {dense_cell: pie_rows.of_population(dense, target, data.classes)}
-    found, impacts, populations = {}, {}, {}
+    found, impacts, populations, by_size = {}, {}, {}, {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
         populations[cell] = pruned = predictions.of_population(args, data, cell, ids)
         found[cell] = compare(cell, paired, pruned, data)
-        count_rows, by_size = pie_rows.of_count(
+        count_rows, by_size[cell] = pie_rows.of_count(
             paired, pruned, data.n_classes, population.are_pairs(args, data, cell, ids),
             args.permutations, args.resamples, args.seed,
         )  # fmt: skip
@@ -62,15 +62,18 @@ def run(args: argparse.Namespace) -> int:
         table = by_image.columns(found[cell], paired, pruned)
         by_image.write_csv(paths.pie_table(args.pies, cell), table)
         found[cell] |= {name: table[name] for name in by_image.GALLERY}
-        draw(args, cell, found[cell], by_size, paired, pruned)
         if len(ids) > 1:
             impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
-    impact_rows = draw_class_impacts(args, impacts, found)
+    impact_rows, q_values = pie_rows.of_class_impact(impacts, found)
     replicate_rows = replicate(args, data, fresh, dense, populations)
     for more in (pie_rows.of_schedules(populations), impact_rows, replicate_rows):
         for cell in more:
             found_rows[cell] += more[cell]
     rows.store(args.pies, "pie_detection", found_rows)
+    for cell, pruned in populations.items():  # after the numbers: a figure never costs a result
+        draw(args, cell, found[cell], by_size[cell], dense.select(pruned.ids), pruned)
+        if cell in impacts:
+            draw_class_impact(args, cell, found[cell], impacts[cell], q_values[cell])
     if args.plot_umap:
         maps.draw_all(args, data, dense, found)
     population.record_recipes(args, data, {dense_cell: dense_ids} | cells)
@@ -192,14 +195,10 @@ def draw(
         style.keep(path, plots.score_scatter, heading | shown)
 
 
-def draw_class_impacts(
-    args: argparse.Namespace, impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
-) -> dict[Cell, list[Row]]:
-    """Which classes pay, with q-values over all classes and cells of this run; returns the rows."""
-    impact_rows, q_values = pie_rows.of_class_impact(impacts, found)
-    for cell, q_value in q_values.items():
-        heading = {key: found[cell][key] for key in (*HEADING, "classes")}
-        shown = impacts[cell]._asdict() | {"q_value": q_value}
-        path = paths.pies_distribution(args.pies, cell, "class_impact")
-        style.keep(path, pie_plots.class_impact, heading | shown)
-    return impact_rows
+def draw_class_impact(
+    args: argparse.Namespace, cell: Cell, found: Arrays, impact: ClassImpact, q_value: np.ndarray
+) -> None:
+    """Which classes pay, with q-values [C] over all classes and cells of this run."""
+    heading = {key: found[key] for key in (*HEADING, "classes")}
+    path = paths.pies_distribution(args.pies, cell, "class_impact")
+    style.keep(path, pie_plots.class_impact, heading | impact._asdict() | {"q_value": q_value})
