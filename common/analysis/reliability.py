@@ -95,7 +95,7 @@ def overlap(lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves) -> Overlap |
 def _products(
     lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each image adds to N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged
+    """The share of each image in N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged
     over splits: [1+K,3,M], of all ids, then without each; and of how many images [M] this is true
     (those that neither cell ever loses are one entry)."""
     n_splits, _, k = halves.of.shape
