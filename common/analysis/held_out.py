@@ -126,8 +126,9 @@ def _bins(score: np.ndarray, n_bins: int) -> np.ndarray:
 
 
 def _compare(weight: np.ndarray, score: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """The share of each image in the sum over chosen images of their score minus the mean of others in
-    their bin, and to the number of chosen images: [2,1+K,N]. weight, score [1+K,N]; bins [N].
+    """The share of each image in the sum over chosen images of their score minus the mean of
+    others in their bin, and in the number of chosen images: [2,1+K,N]. weight and score are
+    [1+K,N], bins [N].
 
     The others add 0 in sum, but vary: their deviation from their mean times the chosen per other.
     """

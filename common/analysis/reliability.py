@@ -95,9 +95,9 @@ def overlap(lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves) -> Overlap |
 def _products(
     lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each image in N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged
-    over splits: [1+K,3,M], of all ids, then without each; and of how many images [M] this is true
-    (those that neither cell ever loses are one entry)."""
+    """The share of each image in N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves,
+    averaged over splits: [1+K,3,M], of all ids, then without each; and of how many images [M] this
+    is true (those that neither cell ever loses are one entry)."""
     n_splits, _, k = halves.of.shape
     n = lost_x.shape[2]
     ever = lost_x.any(axis=(0, 1)) | lost_y.any(axis=(0, 1))

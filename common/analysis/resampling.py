@@ -148,7 +148,7 @@ def replicate_counts(
     n_resamples: int = 0,
     rng: Generator | None = None,
 ) -> Replicates:
-    """Counts between two populations of the same recipe: labels [K,N] of networks and of fresh ones, of other ids.
+    """Counts between two populations of one recipe: labels [K,N] of networks and of fresh ones.
 
     A count of PIEs says something about pruning only beside these: modal labels of two populations
     of pruned networks differ too. `unpaired` is the mean of n(dense, fresh_pruned) and
