@@ -45,6 +45,17 @@ def append_log(path: Path, record: dict[str, Any]) -> None:
         print(f"log not written: {path}: {error.strerror}", file=sys.stderr)
 
 
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a log, less those that a kill cut off; none if there is no log."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
 def replace(
     path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None
 ) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,8 +95,12 @@ def main(script: Callable[[], int]) -> int:
         signal.signal(signum, _stop_now)
     # Torch and Pillow warn about damaged files, which this project refuses in one line of its own.
     warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler|PIL\.")
+    started = time.monotonic()
     try:
-        return script()
+        code = script()
+        if code == 0:
+            print(f"took {_used(time.monotonic() - started)}")
+        return code
     except Interrupted as stop:
         return _report(stop.code, f"stopped by {stop}; run the same command again to continue")
     except Failure as failure:
@@ -107,6 +112,21 @@ def main(script: Callable[[], int]) -> int:
             raise
         cause = _first_line(error)
         return _report(EXIT_MEMORY, f"out of memory: {cause}; use a smaller --batch_size")
+
+
+def _used(seconds: float) -> str:
+    """`1:02:03, at most 1.2 GB of memory`: the time and this process's peak."""
+    hours, rest = divmod(round(seconds), 3600)
+    text = f"{hours}:{rest // 60:02}:{rest % 60:02}"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return text
+    # bytes on macOS, kB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    return f"{text}, at most {peak / 1e9:.1f} GB of memory"
 
 
 def _report(code: int, message: str) -> int:

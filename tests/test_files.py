@@ -138,6 +138,10 @@ def test_a_log_has_one_json_line_a_record(tmp_path: Path) -> None:
     for record in records:
         files.append_log(path, record)
     assert [json.loads(line) for line in path.read_text().splitlines()] == records
+    with path.open("a") as log:
+        log.write('{"epoch": 3, "lo')  # killed
+    assert files.read_log(path) == records
+    assert files.read_log(tmp_path / "none.jsonl") == []
 
 
 def test_a_log_that_cannot_be_written_costs_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,18 @@ def test_the_exit_codes_of_the_contract() -> None:
 
 def test_a_script_that_ends_well_keeps_its_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert [runtime.main(lambda code=code: code) for code in (0, 1, 17)] == [0, 1, 17]
-    assert capsys.readouterr() == ("", "")
+    output = capsys.readouterr()
+    assert re.fullmatch(r"took 0:00:00, at most \d+\.\d GB of memory\n", output.out)
+    assert output.err == ""
+
+
+def test_the_peak_of_memory_is_that_of_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+    def gigabytes() -> float:
+        assert runtime.main(lambda: 0) == 0
+        return float(capsys.readouterr().out.split()[-4])
+
+    ballast = bytes(range(1, 200)) * 5_000_000
+    assert gigabytes() >= round(len(ballast) / 1e9, 1)
 
 
 @pytest.mark.parametrize(

@@ -207,8 +207,21 @@ def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, li
     for cell, ids in cells.items():
         network = describe(args, data, cell, ids[0])
         hardware = {"trained_on": network["results"].get("device", "unknown")}
+        hardware |= {"median_seconds": _median_seconds(args.logs, cell, ids)}
         stored[str(cell)] = network["config"] | network["versions"] | hardware | {"ids": ids}
     files.write_text(path, json.dumps(stored, indent=1))
+
+
+def _median_seconds(logs: Path, cell: Cell, ids: list[int]) -> float | None:
+    """How long one training of the cell took: over those that ran in one go, None without any."""
+    seconds = []
+    for network_id in ids:
+        lines = files.read_log(paths.log(logs, cell, network_id))
+        begun = [line for line in lines if "continued" in line]
+        if begun and not begun[-1]["continued"]:
+            seconds.append(lines[-1].get("finished_after_seconds"))
+    seconds = [value for value in seconds if value is not None]
+    return float(np.median(seconds)) if seconds else None
 
 
 def _read_recipes(path: Path) -> dict[str, Any]:

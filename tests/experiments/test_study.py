@@ -15,6 +15,7 @@ import torch
 from naive import CPU, EVERYTHING, Naive, Table
 from running import IDS, KNN, N_TEST, PREFIXES, Study, cells, chain, contents
 
+from common import paths
 from common.model import checkpoints
 from common.report.by_image import SCORES
 from common.study import Cell, dense_cell, format_sparsity
@@ -33,6 +34,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 # What the scripts leave
+
+
+@every_learner
+def test_each_recipe_has_the_time_of_a_training(study: Study, learner: str) -> None:
+    recipes = json.loads((study.pies / learner / "recipes.json").read_text())
+    for cell in ALL[learner]:
+        logs = (study.folder / "logs" / "digits").glob(f"{paths.cell_stem(cell)}_id*.jsonl")
+        seconds = [json.loads(log.read_text().splitlines()[-1]) for log in logs]
+        expected = np.median([record["finished_after_seconds"] for record in seconds])
+        assert recipes[str(cell)]["median_seconds"] == pytest.approx(expected)
 
 
 def names_of(cell: Cell) -> set[str]:
