@@ -109,8 +109,7 @@ def check_replicates(args: argparse.Namespace, dense_ids: list[int]) -> None:
         raise Failure(
             EXIT_CHECKPOINT,
             f"{what}{len(there)} of {n_models} more dense networks are there; make them with: "
-            f"python {study.script(dense_cell)} --dataset {args.dataset} --index_start {start} "
-            f"--models_number {n_models}",
+            f"{population.making_command(args, dense_cell, sorted(ids))}",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,8 +64,7 @@ def present(args: argparse.Namespace, cell: Cell) -> list[int]:
         raise Failure(
             EXIT_CHECKPOINT,
             f"no {cell} networks with ids {args.ids[0]} to {args.ids[-1]} in {args.models}; make "
-            f"them with: python {study.script(cell)} --dataset {args.dataset} "
-            f"--models_dir {args.models_dir}",
+            f"them with: {making_command(args, cell, args.ids)}",
         )
     check_complete(args, cell, ids, args.ids)
     return ids
@@ -84,10 +84,35 @@ def check_complete(
         shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         raise Failure(
             EXIT_CHECKPOINT,
-            f"{count}, not {'id' if len(missing) == 1 else 'ids'} {shown}: make them with "
-            f"{study.script(cell)}, or ask for fewer (--models_number, --index_start, "
-            "--pruning_methods, --pruning_percentages), or give --allow_missing",
+            f"{count}, not {'id' if len(missing) == 1 else 'ids'} {shown}; make them with: "
+            f"{making_command(args, cell, asked)}; or ask for fewer (--models_number, "
+            "--index_start, --pruning_methods, --pruning_percentages), or give --allow_missing",
         )
+
+
+def making_command(args: argparse.Namespace, cell: Cell, ids: Sequence[int]) -> str:
+    """The command that makes networks with these ids, with every flag of this one that matters."""
+    words = study.dataset_words(args.dataset)
+    flags = [  # name, value, and the default that need not be said
+        ("dataset", args.dataset, None),
+        ("models_dir", args.models_dir, Path("models")),
+        ("image_size", args.image_size, words.image_size),
+        ("preset", args.preset, words.preset),
+        ("limit", args.limit, None),
+        ("index_start", ids[0], 0),
+        ("models_number", ids[-1] - ids[0] + 1, None),
+    ]
+    if not cell.is_dense:
+        pruning = study.PRUNINGS[cell.pruning_method]
+        flags += [
+            ("pruning_method", pruning.schedule, study.ONE_SHOT),
+            ("pruning_percentages", study.format_sparsity(cell.sparsity), None),
+            ("criterion", pruning.criterion, study.CRITERIA[0]),
+        ]
+    shown = [
+        f"--{flag} {shlex.quote(str(value))}" for flag, value, usual in flags if value != usual
+    ]
+    return " ".join(["python", study.script(cell), *shown])
 
 
 def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, list[int]]:

@@ -7,6 +7,7 @@ in faults/.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ from running import (
     train,
 )
 
+from common import options
 from common.model import checkpoints
 
 ANALYSES = [script for script in SCRIPTS if not script.endswith("training.py")]
@@ -88,6 +90,32 @@ def test_the_script_that_makes_missing_networks_is_named(
     maker = f"{script[:3]}_training.py"
     refused(tmp_path, command(script), 4, maker, "--dataset digits")
     refused(study.folder, command(script, "--index_start", "5"), 4, maker, "5 to 6")
+
+
+@pytest.mark.parametrize(
+    ("flags", "hint"),
+    [
+        (("--index_start", "5"), "--index_start 5 --models_number 2\n"),
+        (("--models_number", "3"), "--models_number 3; or"),
+        (
+            ("--pruning_methods", "random_later_GMP", "--pruning_percentages", "0.8"),
+            "--models_number 2 --pruning_method later_GMP --pruning_percentages 0.80 "
+            "--criterion random; or",
+        ),
+        (
+            ("--preset", "paper", "--models_dir", "my models"),
+            "--models_dir 'my models' --preset paper",
+        ),
+        (("--replicate_index_start", "4"), "--index_start 4 --models_number 2\n"),
+    ],
+)
+def test_the_command_that_makes_them_has_the_flags_that_matter(
+    flags: Command, hint: str, study: Study
+) -> None:
+    told = refused(study.folder, detect("supervised", *flags), 4, "python sup_training.py ", hint)
+    script, *given = shlex.split(told.stderr.partition("python ")[2].partition(";")[0])
+    args = options.training("", "supervised").parse_args(given)
+    assert (script, args.dataset, args.limit) == ("sup_training.py", "digits", 300)
 
 
 @pytest.mark.parametrize(

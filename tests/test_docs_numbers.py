@@ -1,0 +1,190 @@
+"""Numbers and names that README and docs/ state, computed again from what they are about."""
+
+from __future__ import annotations
+
+import csv
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from running import ROOT, Study
+from torch import nn
+
+from common import recipes, runtime
+from common.analysis import resampling
+from common.data import datasets
+from common.learning import pruning
+from common.model import wide_resnet
+from common.model.wide_resnet import WideResNet
+from common.recipes import FINETUNING, TRAINING
+from common.report import pie_rows
+from common.study import EARLY, LATER, Cell, dense_cell
+from tests.benchmarks import study as study_on_cifar10
+
+PRESETS = ("paper", "fast")
+
+
+def text_of(page: str) -> str:
+    """A page with every run of white space as one space, so that lines may break anywhere."""
+    return " ".join((ROOT / page).read_text().split())
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The first table below a heading: its lines, with the cells of each."""
+    section = ("\n" + (ROOT / page).read_text()).partition(f"\n{heading}\n")[2]
+    rows = re.search(r"(?:^\|.*\|\n)+", section, re.MULTILINE)
+    assert rows, f"{page}: no table below {heading}"
+    lines = [re.split(r" *(?<!\\)\| *", line.strip("| ")) for line in rows[0].splitlines()]
+    return [lines[0], *lines[2:]]
+
+
+def names_in(page: str, heading: str) -> list[str]:
+    """The names in backticks of the first column of that table."""
+    return [name for line in table(page, heading)[1:] for name in re.findall("`(.+?)`", line[0])]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def macs(network: WideResNet, image_size: int) -> int:
+    """Multiply-adds of one image in convolutions and classifier, as hooks count them."""
+    counted = []
+
+    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        places = output[0, 0].numel() if output.ndim == 4 else 1
+        counted.append(module.weight.numel() * places)
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    network.eval()(torch.zeros(1, 3, image_size, image_size))
+    return sum(counted)
+
+
+def metric_name(metric: str) -> str:
+    """The line of the glossary that explains a metric."""
+    metric = re.sub(r"_layer_\d+$", "_layer_<l>", metric.removesuffix("_sd"))
+    return metric.removesuffix("_dense")
+
+
+def test_the_glossary_has_every_metric_and_no_other(study: Study) -> None:
+    written = {row["metric"] for row in read_csv(study.pies / "summary.csv")}
+    labels = np.arange(60).reshape(4, 15) % 3
+    dense, pruned = (pie_population(labels + i) for i in (0, 1))  # of replicates, not in the study
+    cell = Cell("SupCon", "global", 0.9)
+    populations = {cell: pruned}
+    fresh = {dense_cell("SupCon"): dense, cell: pruned}
+    counts = pie_rows.of_replicates(dense, populations, fresh, 10, 100, 0)
+    written |= {row.metric for of_cell in counts.values() for row in of_cell}
+    explained = names_in("docs/glossary.md", "## Metrics of summary.csv")
+    assert len(set(explained)) == len(explained)
+    assert set(explained) == set(map(metric_name, written))
+
+
+def pie_population(labels: np.ndarray) -> pie_rows.Population:
+    ids = list(range(len(labels)))
+    return pie_rows.Population(dense_cell("SupCon"), ids, labels, {}, np.zeros(len(labels)))
+
+
+@pytest.mark.parametrize(
+    ("heading", "file"),
+    [
+        ("## Columns of pies_*.csv", "supervised/pies_distribution/pies_global_s0.90.csv"),
+        ("## Columns of overlap.csv", "comparison/overlap.csv"),
+    ],
+)
+def test_the_glossary_has_every_column(study: Study, heading: str, file: str) -> None:
+    assert names_in("docs/glossary.md", heading) == list(read_csv(study.pies / file)[0])
+
+
+def test_the_glossary_names_the_columns_of_the_summary(study: Study) -> None:
+    columns = ",".join(read_csv(study.pies / "summary.csv")[0])
+    assert f"`{columns}`" in text_of("docs/glossary.md")
+
+
+def test_the_cost_of_the_study() -> None:
+    """Images are counted, operations follow from the network, hours from the rates of the page."""
+    page = "docs/performance.md"
+    rates = {line[0]: line[1:] for line in table(page, "# How fast")}
+
+    def hours(counts: dict[str, int], column: int) -> float:
+        stages = {
+            "contrastive": "SupCon step with its data, fp32",
+            "supervised": "supervised step with its data, fp32",
+            "forward": "forward, fp32",
+        }
+        of_part = (n / float(rates[stages[part]][column]) for part, n in counts.items())
+        return sum(of_part) / 3600
+
+    per_image = 2 * macs(WideResNet(16, 2), 32)
+    assert f"{3 * per_image / 1e9:.3f} GFLOP" in text_of(page)
+    stated = [line[1:] for line in table(page, "## The whole study on CIFAR-10")[1:]]
+    for column, preset in enumerate(PRESETS):
+        counts = study_on_cifar10.images(preset)
+        learned = counts["contrastive"] + counts["supervised"]
+        flop = per_image * (3 * learned + counts["forward"])
+        expected = [counts[part] / 1e9 for part in ("contrastive", "supervised", "forward")]
+        expected += [flop / 1e18, hours(counts, 1), hours(counts, 0)]
+        expected += [flop / rate / 3600 for rate in (30e12, 150e12)]
+        found = [float(line[column].replace(",", "")) for line in stated]
+        assert found == pytest.approx(expected, rel=0.02)
+
+
+def test_the_front_page_has_the_recipes_and_their_hours() -> None:
+    _, epochs, on_cpu, on_gpu = table("README.md", "## The study on CIFAR-10")
+    hours = [line[1:] for line in table("docs/performance.md", "## The whole study on CIFAR-10")]
+    for column, preset in enumerate(PRESETS):
+        supcon = TRAINING["SupCon"][preset]
+        assert epochs[1 + column] == (
+            f"{TRAINING['supervised'][preset]['epochs']} / {supcon['epochs']}, "
+            f"{supcon['head_epochs']} / {FINETUNING['SupCon'][preset]['epochs']}"
+        )
+        at_30, at_150 = hours[-2][column], hours[-1][column]
+        assert on_cpu[1 + column] == hours[-4][column]
+        assert on_gpu[1 + column] == f"{at_150} or {at_30}"
+
+
+def test_the_small_study_is_as_small_as_the_front_page_says() -> None:
+    ratio = macs(WideResNet(16, 2), 32) / macs(WideResNet(10, 1), 16)
+    (stated,) = re.findall(r"1/(\d+) of the arithmetic", text_of("README.md"))
+    assert int(stated) == round(ratio)
+
+
+def test_the_network_and_the_images_of_digits(tmp_path: Path) -> None:
+    network = WideResNet(10, 1)
+    weights = wide_resnet.prunable(network)
+    n_weights = sum(weight.numel() for weight in weights.values())
+    masks = pruning.magnitude_masks(weights, 0.97).values()
+    left = sum(int(mask.sum()) for mask in masks)
+    data = datasets.load_dataset("digits", tmp_path, torch.device("cpu"), 8)
+    page = text_of("docs/results-digits.md")
+    assert f"{sum(p.numel() for p in network.parameters()):,} parameters" in page
+    assert f"{n_weights:,} of them can be pruned, and {left:,} are left at 97 %" in page
+    assert f"{len(data.train):,} images to learn from and {len(data.test)} to test" in page
+
+
+def test_the_smallest_p_value_of_ten_pairs() -> None:
+    dense = np.zeros((10, 50), dtype=int)
+    rng = np.random.default_rng(0)
+    null = resampling.permutation_null(dense, dense + 1, 10, True, 100, rng)
+    assert null.floor == 2 ** (1 - 10)
+    assert f"p cannot be below {null.floor:.4f}" in text_of("docs/results-digits.md")
+
+
+def test_the_windows_of_gradual_pruning() -> None:
+    windows = (recipes.WINDOWS[schedule] for schedule in (EARLY, LATER))
+    early, late = (f"{100 * window.begin:g} to {100 * window.end:g} %" for window in windows)
+    assert f"({early}; {late})" in text_of("docs/released-code.md")
+
+
+def test_the_exit_codes() -> None:
+    page = table("docs/reliability.md", "## How an end is reported")[1:]
+    stated = [int(code) for line in page for code in line[0].split(", ")]
+    failures = {value for name, value in vars(runtime).items() if re.match("EXIT_[A-RT-Z]", name)}
+    signals = [runtime.EXIT_SIGNALS[s] for s in (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)]
+    assert stated == [0, *sorted(failures), *signals]
