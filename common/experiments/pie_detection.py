@@ -7,8 +7,8 @@ import argparse
 import numpy as np
 import torch
 
-from common import paths, study
-from common.analysis import pie, votes
+from common import paths, runtime, study
+from common.analysis import pie, pie_probability, votes
 from common.analysis.class_impact import ClassImpact, class_impact
 from common.analysis.predictions import Population
 from common.data.datasets import Dataset
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     for cell, ids in cells.items():
         paired = dense.select(ids)
         populations[cell] = pruned = predictions.of_population(args, data, cell, ids)
-        found[cell] = compare(cell, paired, pruned, data)
+        found[cell] = compare(cell, paired, pruned, data, args.seed)
         count_rows, by_size[cell] = pie_rows.of_count(
             paired, pruned, data.n_classes, population.are_pairs(args, data, cell, ids),
             args.permutations, args.resamples, args.seed,
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         table = by_image.columns(found[cell], paired, pruned)
         by_image.write_csv(paths.pie_table(args.pies, cell), table)
-        found[cell] |= {name: table[name] for name in by_image.GALLERY}
+        found[cell] |= {name: table[name] for name in by_image.GALLERY if name in table}
         if len(ids) > 1:
             impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
     impact_rows, q_values = pie_rows.of_class_impact(impacts, found)
@@ -148,11 +148,13 @@ def replicate(
     )
 
 
-def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) -> Arrays:
-    """The PIEs of a cell, the votes that make them, and what they look like."""
+def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset, seed: int) -> Arrays:
+    """The PIEs of a cell, their votes, how probable they are, and what they look like."""
     modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
     counted = [pie.count_votes(p.labels, data.n_classes) for p in (dense, pruned)]
     is_pie = pie.find_pies(dense.labels, pruned.labels, data.n_classes)
+    rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "pie_probability"))
+    probability = pie_probability.pie_probability(dense.labels, pruned.labels, data.n_classes, rng)
     images = data.test.images[torch.from_numpy(is_pie).to(data.test.images.device)]
     return population.heading(cell, pruned.ids, data) | {
         "label": data.test.labels.cpu().numpy(),
@@ -164,6 +166,7 @@ def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset) ->
         "classes": np.array(data.classes),
         "vote_distance": votes.vote_distance(*counted),
         "pie_images": images.cpu().numpy(),
+        **({} if probability is None else {"pie_probability": probability}),
     }
 
 

@@ -32,13 +32,15 @@ SCORES = (
 # Columns by which the gallery can be sorted, and what the page calls them.
 GALLERY = {
     "vote_distance": "distance between votes",
+    "pie_probability": "probability of being a PIE",
     "margin_pruned": "margin of the pruned votes",
     "softmax_margin_pruned": "softmax margin, pruned",
 }
 
 
 def columns(found: Arrays, dense: Population, pruned: Population) -> Arrays:
-    """The columns [N] of the images of a cell, from its votes and the scores of its networks."""
+    """The columns [N] of the images of a cell, from its votes and the scores of its networks. Below
+    K = 4 there is no probability of being a PIE."""
     classes = found["classes"]
     table = {
         "index": np.arange(len(found["label"])),
@@ -52,7 +54,7 @@ def columns(found: Arrays, dense: Population, pruned: Population) -> Arrays:
     populations = {"dense": dense, "pruned": pruned}
     for name, of_votes in (("margin", votes.vote_margin), ("entropy", votes.vote_entropy)):
         table |= {f"{name}_{which}": of_votes(found[f"votes_{which}"]) for which in populations}
-    table["vote_distance"] = found["vote_distance"]
+    table |= {name: found[name] for name in ("vote_distance", "pie_probability") if name in found}
     for score in SCORES:
         table |= {f"{score.field}_{w}": p.mean_score(score.field) for w, p in populations.items()}
     return table

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from common import runtime
-from common.analysis import class_impact, pie, resampling
+from common.analysis import class_impact, pie, pie_probability, resampling
 from common.analysis.class_impact import ClassImpact
 from common.analysis.predictions import Population, nan_mean
 from common.analysis.q_score import low_score_detects
@@ -165,6 +165,10 @@ def of_pies(
     rows += of_detection(cell, "pie", pruned.scores["q"], is_pie)
     rows += of_detection(cell, "pie_dense", dense.scores["q"], is_pie)
     rows.append(count("vote_distance", found["vote_distance"].mean()))
+    if "pie_probability" in found:
+        expected = pie_probability.expected_pies(found["pie_probability"])
+        rows.append(count("n_pies_expected", expected.n))
+        rows.append(count("n_pies_certain", expected.certain.sum()))
     if 0 < is_pie.sum() < n_examples:
         q = pruned.scores["q"]
         means = [nan_mean(q[:, members], axis=1) for members in (is_pie, ~is_pie)]
