@@ -87,12 +87,6 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def half_written(path: Path) -> list[Path]:
-    """Temporary files that processes left for this one when they were killed. Only the holder of
-    its lock may remove them: another process may be writing one at this moment."""
-    return list(path.parent.glob(paths.temporary(path, "[0-9]*").name))
-
-
 def set_aside(damaged: Path, reason: str) -> None:
     """Rename a damaged file rather than overwrite it, and say so in one line on stderr. Where the
     folder is read-only the file stays; a file that another process has renamed is no error."""

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from common.study import (
     DATASETS,
@@ -47,17 +48,52 @@ def cell_stem(cell: Cell) -> str:
     return f"{cell.learner}_{cell.pruning_method}_s{format_sparsity(cell.sparsity)}"
 
 
-def checkpoints(models: Path, cell: Cell, network_id: int) -> dict[str, Path]:
-    """The files of one network by part: the whole network, or SupCon's encoder and head."""
-    stem, parts = network_stem(cell, network_id), LEARNERS[cell.learner].parts
-    if len(parts) == 1:
-        return {parts[0]: models / f"{stem}.pt"}
-    return {part: models / f"{stem}_{part}.pt" for part in parts}
+class NetworkFiles(NamedTuple):
+    """The files of one network in the folder `models`, whether they are there or not."""
 
+    models: Path
+    cell: Cell
+    id: int
 
-def training_state(models: Path, cell: Cell, network_id: int) -> Path:
-    """The state of an interrupted training of this network."""
-    return models / f".{network_stem(cell, network_id)}.state.pt"
+    def __str__(self) -> str:
+        return f"{self.cell} id {self.id}"
+
+    @property
+    def parts(self) -> dict[str, Path]:
+        """The network itself by part: the whole network, or SupCon's encoder and head."""
+        stem, parts = network_stem(self.cell, self.id), LEARNERS[self.cell.learner].parts
+        if len(parts) == 1:
+            return {parts[0]: self.models / f"{stem}.pt"}
+        return {part: self.models / f"{stem}_{part}.pt" for part in parts}
+
+    @property
+    def last(self) -> Path:
+        """The part that is written last. It names the network in messages."""
+        return list(self.parts.values())[-1]
+
+    @property
+    def missing(self) -> list[Path]:
+        """The parts that are not there."""
+        return [path for path in self.parts.values() if not path.exists()]
+
+    @property
+    def state(self) -> Path:
+        """The state of its interrupted training."""
+        return self.models / f".{network_stem(self.cell, self.id)}.state.pt"
+
+    @property
+    def lock(self) -> Path:
+        """The lock of the process that makes the network."""
+        return lock(self.state)
+
+    @property
+    def leftovers(self) -> list[Path]:
+        """What a killed process left of a finished network: a state, half-written files. Only the
+        holder of the lock may remove them: another process may be writing one at this moment."""
+        written = [*self.parts.values(), self.state]
+        temporaries = [temporary(path, "[0-9]*").name for path in written]
+        names = [self.state.name, *temporaries]
+        return [path for name in names for path in self.models.glob(name)]
 
 
 def corrupt(damaged: Path) -> Path:
@@ -107,7 +143,7 @@ def networks_present(models: Path) -> dict[Cell, set[int]]:
     for cell, network_id in released_networks(models):
         found.setdefault(cell, set()).add(network_id)
     for network in filter(None, map(network_of, models.glob("*.pt"))):
-        if all(part.exists() for part in checkpoints(models, *network).values()):
+        if not NetworkFiles(models, *network).missing:
             found.setdefault(network[0], set()).add(network[1])
     return dict(sorted(found.items()))
 
@@ -156,15 +192,15 @@ def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Pat
     return {network: candidates for network, candidates in found.items() if candidates}
 
 
-def locate(path: Path) -> tuple[Path, Cell, int] | None:
-    """The folder, cell and id of the network whose file this is (of SupCon, either of the two; also
-    one of the released code); None for another file."""
+def locate(path: Path) -> NetworkFiles | None:
+    """The network whose file this is (of SupCon, either of the two; also one of the released code);
+    None for another file."""
     if network := network_of(path):
-        return path.parent, *network
+        return NetworkFiles(path.parent, *network)
     beside_cifar10 = path.parent / "cifar10"
     for network, candidates in released_networks(beside_cifar10).items():
         if any(path in files.values() for files in candidates):
-            return beside_cifar10, *network
+            return NetworkFiles(beside_cifar10, *network)
     return None
 
 

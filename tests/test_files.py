@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from running import contents
 
-from common import files, paths
+from common import files
 from common.files import Arrays
 from common.runtime import Failure
 
@@ -96,15 +96,6 @@ def test_a_file_is_flushed_to_the_disk_before_it_is_moved(
     files.replace(path, write("new"))
     assert steps[1:] == ["moved", str(tmp_path)]
     assert Path(steps[0]).parent == tmp_path
-
-
-def test_half_written_files_are_those_of_this_file_alone(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    left = [paths.temporary(path, process) for process in ("7", "4711")]
-    others = [paths.temporary(tmp_path / name, "7") for name in ("ab.npz", "b.npz", "a.pt")]
-    for file in (path, *left, *others):
-        file.touch()
-    assert sorted(files.half_written(path)) == sorted(left)
 
 
 # Folders and logs that cannot be written

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common import paths, study
+from common.paths import NetworkFiles
 from common.study import Cell
 
 MODELS, PIES = Path("models/digits"), Path("pies/digits")
@@ -42,7 +43,7 @@ def test_checkpoints_have_the_names_of_the_contract() -> None:
         ],
     }
     for network, expected in names.items():
-        files = paths.checkpoints(MODELS, *network).values()
+        files = NetworkFiles(MODELS, *network).parts.values()
         assert list(files) == [MODELS / name for name in expected]
 
 
@@ -65,9 +66,9 @@ def test_results_have_the_names_of_the_contract_and_figures_those_of_the_release
 
 def every_file(cell: Cell, network_id: int) -> list[Path]:
     """All files of one network."""
-    state = paths.training_state(MODELS, cell, network_id)
+    state = NetworkFiles(MODELS, cell, network_id).state
     return [
-        *paths.checkpoints(MODELS, cell, network_id).values(),
+        *NetworkFiles(MODELS, cell, network_id).parts.values(),
         *(state, paths.lock(state), paths.temporary(state, "7"), paths.temporary(state, "17")),
         paths.log(Path("logs/digits"), cell, network_id),
         paths.curves(PIES, cell, network_id),
@@ -100,6 +101,15 @@ def test_no_two_things_share_a_file() -> None:
     assert len(files) == len(set(files))
 
 
+def test_leftovers_of_a_network_are_its_state_and_half_written_files_alone(tmp_path: Path) -> None:
+    network, other = (NetworkFiles(tmp_path, LATER, network_id) for network_id in (1, 11))
+    written = [*network.parts.values(), network.state]
+    left = [paths.temporary(path, process) for path in written for process in ("7", "4711")]
+    others = [paths.temporary(path, "7") for path in (*other.parts.values(), other.state)]
+    touch(*written, *left, *others, other.state, network.lock, tmp_path / "a.7.tmp.pt")
+    assert sorted(network.leftovers) == sorted([network.state, *left])
+
+
 def test_a_lock_is_hidden_beside_what_it_guards() -> None:
     assert paths.lock(PIES / "summary.csv") == PIES / ".summary.csv.lock"
 
@@ -110,9 +120,9 @@ def test_a_lock_is_hidden_beside_what_it_guards() -> None:
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_networks_and_pies_are_found_again(cell: Cell, tmp_path: Path) -> None:
     for network_id in (0, 7, 99, 100):
-        touch(*paths.checkpoints(tmp_path, cell, network_id).values())
+        touch(*NetworkFiles(tmp_path, cell, network_id).parts.values())
     assert paths.networks_present(tmp_path) == {cell: {0, 7, 99, 100}}
-    for part in paths.checkpoints(tmp_path, cell, 99).values():
+    for part in NetworkFiles(tmp_path, cell, 99).parts.values():
         assert paths.locate(part) == (tmp_path, cell, 99)
     if not cell.is_dense:
         arrays = paths.pies_distribution(tmp_path, cell).with_suffix(".npz")
@@ -124,15 +134,15 @@ def test_cells_are_listed_in_a_fixed_order(tmp_path: Path) -> None:
     """Sparsities ascending, whatever the order of the folder."""
     cells = [*CELLS, *(GLOBAL._replace(sparsity=sparsity) for sparsity in (0.5, 0.505, 0.51))]
     for cell in reversed(cells):
-        touch(*paths.checkpoints(tmp_path, cell, 0).values())
+        touch(*NetworkFiles(tmp_path, cell, 0).parts.values())
     assert list(paths.networks_present(tmp_path)) == sorted(cells)
 
 
 def test_half_a_network_or_another_file_is_none(tmp_path: Path) -> None:
     touch(
-        paths.checkpoints(tmp_path, LATER, 0)["encoder"],
-        paths.checkpoints(tmp_path, LATER, 1)["head"],
-        paths.training_state(tmp_path, GLOBAL, 0),
+        NetworkFiles(tmp_path, LATER, 0).parts["encoder"],
+        NetworkFiles(tmp_path, LATER, 1).parts["head"],
+        NetworkFiles(tmp_path, GLOBAL, 0).state,
         tmp_path / "supervised_global_s0.90_id0.pt",  # an id has two digits
         tmp_path / "supervised_global_s0.9_id00.pt",
         tmp_path / "supervised_random_s0.90_id00.pt",

@@ -22,20 +22,20 @@ from common.experiments import population
 from common.learning import loop, methods, pruning, resumable
 from common.learning.loop import Record
 from common.model import checkpoints, wide_resnet
+from common.paths import NetworkFiles
 from common.recipes import Config
 from common.report import plots, rows, stored_pies, style, summary
 from common.report.rows import mean_rows
 from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Damaged, Failure
 from common.study import Cell
 
-Configs = dict[Cell, dict[int, Config]]
+Configs = dict[Cell, dict[NetworkFiles, Config]]
 
 
 class Missing(NamedTuple):
     """A network to make. This process holds its lock until the next one is asked for."""
 
-    cell: Cell
-    id: int
+    files: NetworkFiles
     config: Config
     run: loop.Run
     environment: dict[str, str]
@@ -46,8 +46,8 @@ def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
     """Refuse whatever can be refused before the first training, and make the folders. From here
     on a signal waits until the training has saved its state."""
     n_images, to_make = len(data.train), 0
-    for cell, of_cell in configs.items():
-        to_make += len(unfinished(args.models, cell, of_cell, args.overwrite))
+    for of_cell in configs.values():
+        to_make += len(unfinished(of_cell, args.overwrite))
         for schedule in methods.schedules(next(iter(of_cell.values()))):
             flag = "--batch_size_head" if schedule.name == "head" else "--batch_size"
             if schedule.batch_size > n_images:
@@ -79,22 +79,18 @@ def _check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def unfinished(
-    models: Path, cell: Cell, configs: dict[int, Config], overwrite: bool = False
-) -> list[int]:
-    """Ids whose networks are still to be made, damaged ones among them. Raises
+def unfinished(configs: dict[NetworkFiles, Config], overwrite: bool) -> list[NetworkFiles]:
+    """The networks that are still to be made, damaged ones among them. Raises
     Failure(EXIT_CHECKPOINT), naming the keys, where a finished network or an interrupted training
     has another configuration and is not to be overwritten."""
     if overwrite:
         return list(configs)
     missing = []
-    for network_id, config in configs.items():
-        path = list(paths.checkpoints(models, cell, network_id).values())[-1]
-        found = _none_if_damaged(checkpoints.describe, models, cell, network_id)
+    for where, config in configs.items():
+        path, found = where.last, _none_if_damaged(checkpoints.describe, where)
         if found is None:
-            missing.append(network_id)
-            path = paths.training_state(models, cell, network_id)
-            found = _none_if_damaged(resumable.read, models, cell, network_id)
+            missing.append(where)
+            path, found = where.state, _none_if_damaged(resumable.read, where)
         if found and (differing := recipes.differences(found["config"], config)):
             raise Failure(
                 EXIT_CHECKPOINT,
@@ -105,10 +101,10 @@ def unfinished(
 
 
 def _none_if_damaged(
-    look: Callable[..., dict[str, Any] | None], *of_network: Any
+    look: Callable[[NetworkFiles], dict[str, Any] | None], where: NetworkFiles
 ) -> dict[str, Any] | None:
     try:
-        return look(*of_network)
+        return look(where)
     except Damaged:
         return None
 
@@ -120,23 +116,20 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
     After the last network of a cell its accuracy goes into the summary; at the end the table is
     printed, and Failure(EXIT_LOCKED) raised if some networks were left to others.
     """
-    models, busy = args.models, []
+    busy = []
     for cell, of_cell in configs.items():
-        to_make = unfinished(models, cell, of_cell, args.overwrite)
+        to_make = unfinished(of_cell, args.overwrite)
         print(f"{cell}: {len(of_cell) - len(to_make)} networks finished, {len(to_make)} to make")
-        cluttered = [i for i in of_cell if i not in to_make and _has_leftovers(models, cell, i)]
-        for network_id in tqdm(
-            [*to_make, *cluttered], desc=str(cell), unit="network", disable=None
-        ):
-            lock = FileLock(paths.lock(paths.training_state(models, cell, network_id)), timeout=0)
+        cluttered = [where for where in of_cell if where not in to_make and where.leftovers]
+        for where in tqdm([*to_make, *cluttered], desc=str(cell), unit="network", disable=None):
             try:
-                with lock:
-                    config = of_cell[network_id]
-                    if unfinished(models, cell, {network_id: config}, args.overwrite):
-                        yield _begin(args, data, cell, network_id, config)
-                    _remove_leftovers(models, cell, network_id)
+                with FileLock(where.lock, timeout=0):
+                    if unfinished({where: of_cell[where]}, args.overwrite):
+                        yield _begin(args, data, where, of_cell[where])
+                    for leftover in where.leftovers:
+                        leftover.unlink(missing_ok=True)
             except Timeout:
-                busy += [f"{cell} id {network_id}"] if network_id in to_make else []
+                busy += [str(where)] if where in to_make else []
         _record(args, data, cell)
     print(summary.format_table(args.pies, args.learner))
     if busy:
@@ -147,37 +140,35 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
         )
 
 
-def _begin(
-    args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int, config: Config
-) -> Missing:
+def _begin(args: argparse.Namespace, data: Dataset, where: NetworkFiles, config: Config) -> Missing:
     """Set damaged files aside, take up an interrupted training of this recipe, open the log."""
-    models, log = args.models, paths.log(args.logs, cell, network_id)
-    _set_damaged_aside(models, cell, network_id)
-    state = resumable.read_or_set_aside(models, cell, network_id)
+    _set_damaged_aside(where)
+    state = resumable.read_or_set_aside(where)
     if state is not None and recipes.differences(state["config"], config):
-        resumable.remove(models, cell, network_id)
+        where.state.unlink(missing_ok=True)
         state = None
     environment = resumable.environment(data.train.images.device, args.compile)
-    begin = {"config": config, "models": str(models), "continued": state is not None}
+    begin = {"config": config, "models": str(where.models), "continued": state is not None}
     begin |= resumable.warn_of_another_environment(environment, state)
+    log = paths.log(args.logs, where.cell, where.id)
     files.append_log(log, begin)
     run = loop.Run(
-        seed=(config["seed"], network_id),
+        seed=(config["seed"], where.id),
         bf16=config["precision"] == "bf16",
         compile_loss=args.compile,
         resume=state,
-        save=partial(resumable.write, models, cell, network_id, config, environment),
+        save=partial(resumable.write, where, config, environment),
         log=partial(files.append_log, log),
     )
-    return Missing(cell, network_id, config, run, environment, time.monotonic())
+    return Missing(where, config, run, environment, time.monotonic())
 
 
-def _set_damaged_aside(models: Path, cell: Cell, network_id: int) -> None:
+def _set_damaged_aside(where: NetworkFiles) -> None:
     """Rename the damaged files of a network; both of a SupCon network, which count as one."""
     try:
-        checkpoints.read_parts(models, cell, network_id)
+        checkpoints.read_parts(where)
     except Damaged as damaged:
-        for path in paths.checkpoints(models, cell, network_id).values():
+        for path in where.parts.values():
             files.set_aside(path, damaged.reason)
     except Failure:
         pass  # whole, but another network than its name says: the user gave --overwrite
@@ -192,7 +183,6 @@ def store(
     history: list[Record],
 ) -> None:
     """Write a network that has learned, then draw its curves."""
-    models, cell, network_id = args.models, network.cell, network.id
     results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,
@@ -200,30 +190,12 @@ def store(
         "history": history,
         "compiled": args.compile,
         "device": network.environment["device"],
-    } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, cell.sparsity)
+    } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, network.config["sparsity"])
     images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
-    checkpoints.save(models, cell, network_id, modules, masks, network.config, results, images)
+    checkpoints.save(network.files, modules, masks, network.config, results, images)
     network.run.log({"finished_after_seconds": round(time.monotonic() - network.since, 1)})
-    _draw_curves(args.pies, cell, network_id, history, len(data.train))
-
-
-def _written(models: Path, cell: Cell, network_id: int) -> list[Path]:
-    state = paths.training_state(models, cell, network_id)
-    return [*paths.checkpoints(models, cell, network_id).values(), state]
-
-
-def _has_leftovers(models: Path, cell: Cell, network_id: int) -> bool:
-    """Whether a killed process left a state or half-written files of a finished network."""
-    *_, state = written = _written(models, cell, network_id)
-    return state.exists() or any(map(files.half_written, written))
-
-
-def _remove_leftovers(models: Path, cell: Cell, network_id: int) -> None:
-    """Remove what a finished network does not need. The caller holds its lock."""
-    resumable.remove(models, cell, network_id)
-    for path in _written(models, cell, network_id):
-        for leftover in files.half_written(path):
-            leftover.unlink(missing_ok=True)
+    curves = paths.curves(args.pies, network.files.cell, network.files.id)
+    _draw_curves(curves, history, len(data.train))
 
 
 def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> None:
@@ -235,11 +207,8 @@ def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> No
         stored_pies.forget(pies, cell)
 
 
-def _draw_curves(
-    pies: Path, cell: Cell, network_id: int, history: list[Record], n_images: int
-) -> None:
+def _draw_curves(path: Path, history: list[Record], n_images: int) -> None:
     """Loss and accuracy by epoch."""
-    path = paths.curves(pies, cell, network_id)
     curves = {
         name: np.array([record.get(name, np.nan) for record in history])
         for name in ("stage", "epoch", "loss", "train_accuracy", "test_accuracy")
@@ -254,7 +223,7 @@ def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
     results = []
     for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
         try:
-            network = checkpoints.describe(args.models, cell, network_id)
+            network = checkpoints.describe(NetworkFiles(args.models, cell, network_id))
         except Failure as failure:
             print(runtime.one_line(f"{failure}; not in the summary"), file=sys.stderr)
             continue

@@ -18,6 +18,7 @@ from common.data.datasets import CIFAR10_CLASSES, Dataset
 from common.files import Arrays
 from common.model import checkpoints
 from common.model.checkpoints import Contents
+from common.paths import NetworkFiles
 from common.recipes import Config
 from common.report import style
 from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure
@@ -143,8 +144,8 @@ def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: in
     """`checkpoints.describe` of a network that is there. Raises Failure(EXIT_CHECKPOINT) if it
     learned from other images than those of `data` (which also normalise the test images), or has
     another architecture than was asked for."""
-    found = checkpoints.describe(args.models, cell, network_id)
-    path = _path(args.models, cell, network_id)
+    where = NetworkFiles(args.models, cell, network_id)
+    found, path = checkpoints.describe(where), where.last
     if found is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: missing or incomplete")
     config = recipes.complete(found["config"])
@@ -161,11 +162,6 @@ def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: in
     return found
 
 
-def _path(models: Path, cell: Cell, network_id: int) -> Path:
-    """The file that names a network in messages."""
-    return list(paths.checkpoints(models, cell, network_id).values())[-1]
-
-
 def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
     """Raises Failure(EXIT_CHECKPOINT), unless --allow_mixed, if two networks of one pruning differ
     in more than id, sparsity and parent, or a gradually pruned one from the dense ones in more than
@@ -174,7 +170,7 @@ def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, lis
     for cell, ids in cells.items():
         for network_id in ids:
             config = describe(args, data, cell, network_id)["config"]
-            path = _path(args.models, cell, network_id)
+            path = NetworkFiles(args.models, cell, network_id).last
             same = first.setdefault(cell.pruning_method, (path, config))
             _check_same(args, path, config, *same, but=PER_CELL_KEYS)
             _check_parent(args, data, cell, network_id)
@@ -186,7 +182,7 @@ def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, lis
 def _check_parent(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> None:
     parent = describe(args, data, cell, network_id)["config"].get("parent")
     if parent and parent != describe(args, data, cell.dense, network_id)["digest"]:
-        path = _path(args.models, cell, network_id)
+        path = NetworkFiles(args.models, cell, network_id).last
         _refuse_mixing(args, f"{path}: made from another dense network than the one of its id")
 
 

@@ -23,6 +23,7 @@ from common.experiments import population
 from common.files import Arrays
 from common.model import checkpoints, evaluation
 from common.model.wide_resnet import WideResNet
+from common.paths import NetworkFiles
 from common.report.by_image import SCORES
 from common.runtime import EXIT_CHECKPOINT, Failure
 from common.study import Cell
@@ -73,10 +74,10 @@ def cached(
     is_current = stored is not None and stored.keys() == fields | {"key"}
     if is_current and str(stored["key"]) == key and not args.overwrite:
         return stored
-    checkpoint = checkpoints.load(args.models, cell, network_id, data.test.images.device)
+    where = NetworkFiles(args.models, cell, network_id)
+    checkpoint = checkpoints.load(where, data.test.images.device)
     if checkpoint.digest != digest:
-        message = f"{cell} id {network_id}: replaced by another process; run again"
-        raise Failure(EXIT_CHECKPOINT, message)
+        raise Failure(EXIT_CHECKPOINT, f"{where}: replaced by another process; run again")
     with runtime.memory_for("--batch_size", args.batch_size):
         made = compute(checkpoint.network) | {"key": np.array(key)}
     files.save_arrays(path, made)

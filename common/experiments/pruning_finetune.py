@@ -10,6 +10,7 @@ from common import recipes, study
 from common.experiments import making, plan, population
 from common.learning import loop, methods, pruning
 from common.model import checkpoints, wide_resnet
+from common.paths import NetworkFiles
 from common.recipes import Config
 from common.study import Cell
 
@@ -18,21 +19,26 @@ def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing."""
     dense, name = study.dense_cell(args.learner), study.Pruning(study.ONE_SHOT, args.criterion).name
     cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
+    asked = {cell: recipe(args, cell) for cell in cells}
     if args.dry_run:
-        return plan.show(args, {cell: recipe(args, cell) for cell in cells})
+        return plan.show(args, asked)
     data = population.load_data(args)
     parents = {
         i: population.describe(args, data, dense, i) for i in population.present(args, dense)
     }
     resolved = population.resolve(args, data)
     configs = {
-        cell: {i: recipe(args, cell) | resolved | inherited(parents[i]) for i in parents}
-        for cell in cells
+        cell: {
+            NetworkFiles(args.models, cell, i): recipe | resolved | inherited(parents[i])
+            for i in parents
+        }
+        for cell, recipe in asked.items()
     }
     making.check(args, data, configs)
     for network in making.missing(args, data, configs):
-        parent = checkpoints.load(args.models, dense, network.id, data.train.images.device)
-        modules, masks = prune(parent, network.config, network.id)
+        dense_files = network.files._replace(cell=dense)
+        parent = checkpoints.load(dense_files, data.train.images.device)
+        modules, masks = prune(parent, network.config, network.files.id)
         stages = methods.stages(modules, network.config)
         history = loop.train(stages, modules, masks, data, network.run)
         making.store(args, data, network, modules, masks, history)

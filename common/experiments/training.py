@@ -8,21 +8,25 @@ from common import recipes, study
 from common.experiments import making, plan, population
 from common.learning import loop, methods
 from common.learning.pruning import Masks
+from common.paths import NetworkFiles
 from common.recipes import Config
 from common.study import Cell
 
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, train the networks of the population that are missing."""
-    cells = asked_cells(args)
+    asked = {cell: recipe(args, cell) for cell in asked_cells(args)}
     if args.dry_run:
-        return plan.show(args, {cell: recipe(args, cell) for cell in cells})
+        return plan.show(args, asked)
     data = population.load_data(args)
     resolved = population.resolve(args, data)
-    configs = {cell: dict.fromkeys(args.ids, recipe(args, cell) | resolved) for cell in cells}
+    configs = {
+        cell: {NetworkFiles(args.models, cell, i): recipe | resolved for i in args.ids}
+        for cell, recipe in asked.items()
+    }
     making.check(args, data, configs)
     for network in making.missing(args, data, configs):
-        modules = methods.new_modules(network.config, data.n_classes, network.id)
+        modules = methods.new_modules(network.config, data.n_classes, network.files.id)
         stages = methods.stages(modules, network.config)
         masks: Masks = {}
         history = loop.train(stages, modules, masks, data, network.run)
@@ -34,7 +38,7 @@ def asked_cells(args: argparse.Namespace) -> list[Cell]:
     """Sparsity 0 is the dense population, whatever the pruning."""
     pruning = study.Pruning(args.pruning_method, args.criterion).name
     return [
-        Cell(args.learner, pruning, sparsity) if sparsity else study.dense_cell(args.learner)
+        Cell(args.learner, pruning if sparsity else study.DENSE, sparsity)
         for sparsity in args.pruning_percentages
     ]
 

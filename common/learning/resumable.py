@@ -4,60 +4,47 @@ from __future__ import annotations
 
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from common import files, paths
+from common import files
 from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.recipes import Config
 from common.runtime import EXIT_CHECKPOINT, Damaged, Failure
-from common.study import Cell
 
 State = dict[str, Any]
 
 
-def read(models: Path, cell: Cell, network_id: int) -> State | None:
+def read(where: NetworkFiles) -> State | None:
     """The state of this network, None if there is none. Raises runtime.Damaged, or
     Failure(EXIT_CHECKPOINT) for the state of another network."""
-    path = paths.training_state(models, cell, network_id)
+    path = where.state
     if not path.exists():
         return None
     state = checkpoints.read(path)
     keys = ("network_id", "versions", "config", "loop", "finished", "masks", "modules")
     if not state.keys() >= {*keys} or not isinstance(state["config"], dict):
         raise Damaged(path, "not the state of a training", checkpoints.REMEDY)
-    if state["network_id"] != network_id or state["config"].get("learner") != cell.learner:
+    if state["network_id"] != where.id or state["config"].get("learner") != where.cell.learner:
         raise Failure(EXIT_CHECKPOINT, f"{path}: the state of another network; remove it")
     return state
 
 
-def read_or_set_aside(models: Path, cell: Cell, network_id: int) -> State | None:
+def read_or_set_aside(where: NetworkFiles) -> State | None:
     """As `read`, but a damaged state is set aside: the training begins anew."""
     try:
-        return read(models, cell, network_id)
+        return read(where)
     except Damaged as damaged:
         files.set_aside(damaged.path, damaged.reason)
         return None
 
 
-def write(
-    models: Path,
-    cell: Cell,
-    network_id: int,
-    config: Config,
-    environment: dict[str, str],
-    state: State,
-) -> None:
+def write(where: NetworkFiles, config: Config, environment: dict[str, str], state: State) -> None:
     """Write the state of a training of this recipe in this environment."""
-    header = {"network_id": network_id, "config": config, "versions": environment}
-    checkpoints.write(paths.training_state(models, cell, network_id), header | state)
-
-
-def remove(models: Path, cell: Cell, network_id: int) -> None:
-    """Remove the state of a network that is stored by now, or is to be trained anew."""
-    paths.training_state(models, cell, network_id).unlink(missing_ok=True)
+    header = {"network_id": where.id, "config": config, "versions": environment}
+    checkpoints.write(where.state, header | state)
 
 
 def environment(device: torch.device, compile_loss: bool) -> dict[str, str]:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from common import files, paths, study
 from common.model import released
 from common.model.wide_resnet import ProjectionHead, WideResNet
+from common.paths import NetworkFiles
 from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Damaged, Failure, is_trouble
-from common.study import Cell
 
 FORMAT = 1
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -58,9 +58,7 @@ class Checkpoint:
 
 
 def save(
-    models: Path,
-    cell: Cell,
-    network_id: int,
+    where: NetworkFiles,
     modules: Mapping[str, nn.Module],
     masks: Mapping[str, Tensor],
     config: dict[str, Any],
@@ -82,12 +80,11 @@ def save(
         "n_classes": network.fc.out_features,
         "dropout": config["dropout"],
     }
-    common = {"format": FORMAT, **cell._asdict(), "network_id": network_id, "data": data}
+    common = {"format": FORMAT, **where.cell._asdict(), "network_id": where.id, "data": data}
     common |= {"architecture": architecture, "config": config, "versions": versions()}
-    paths_of = paths.checkpoints(models, cell, network_id)
-    if set(paths_of) == {"network"}:
+    if "network" in where.parts:
         whole = common | {"model": state, "masks": kept, "results": results}
-        return write(paths_of["network"], whole)
+        return write(where.parts["network"], whole)
     projection = modules["projection"].state_dict() if "projection" in modules else {}
     encoder = common | {
         "model": {name: tensor for name, tensor in state.items() if name not in CLASSIFIER},
@@ -99,8 +96,9 @@ def save(
         "masks": {name: mask for name, mask in kept.items() if name in CLASSIFIER},
         "results": results,
     }
-    _check_finite(paths_of["head"], head)  # before the encoder takes its place
-    return write(paths_of["head"], head | {"encoder": write(paths_of["encoder"], encoder)})
+    _check_finite(where.parts["head"], head)  # before the encoder takes its place
+    digest = write(where.parts["encoder"], encoder)
+    return write(where.parts["head"], head | {"encoder": digest})
 
 
 def versions() -> dict[str, str]:
@@ -111,29 +109,29 @@ def versions() -> dict[str, str]:
 def from_path(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """The network whose file this is (of a SupCon network, either of the two), verified, in eval
     mode. Raises Failure(EXIT_CHECKPOINT) naming the file."""
-    found = paths.locate(Path(path))
-    if found is None:
+    where = paths.locate(Path(path))
+    if where is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: not named as a network of this project")
     # A network of this project may have the cell and id of a released one.
-    look = read_parts if paths.network_of(Path(path)) else _read_released
-    return _from_parts(Path(path), look(*found), torch.device(device))
+    is_ours = paths.network_of(Path(path)) is not None
+    parts = read_parts(where) if is_ours else _read_released(where, Path(path))
+    return _from_parts(where, parts, torch.device(device))
 
 
-def load(models: Path, cell: Cell, network_id: int, device: torch.device) -> Checkpoint:
+def load(where: NetworkFiles, device: torch.device) -> Checkpoint:
     """Read, verify and rebuild one network. Raises Failure(EXIT_CHECKPOINT) naming the file."""
-    path = next(iter(paths.checkpoints(models, cell, network_id).values()))
-    return _from_parts(path, read_parts(models, cell, network_id), device)
+    return _from_parts(where, read_parts(where), device)
 
 
 def _from_parts(
-    asked: Path, parts: dict[Path, Contents] | None, device: torch.device
+    where: NetworkFiles, parts: dict[Path, Contents] | None, device: torch.device
 ) -> Checkpoint:
-    """The network of these parts. Raises Failure(EXIT_CHECKPOINT), which names the file asked for
-    if there are none, else the one that is wrong."""
+    """The network of these parts. Raises Failure(EXIT_CHECKPOINT), naming the file that is missing
+    or wrong."""
     if parts is None:
-        raise Failure(
-            EXIT_CHECKPOINT, f"{asked}: missing, or its encoder and head are not of one network"
-        )
+        missing = [f"{path}: missing" for path in where.missing]
+        reason = f"{where.last}: its encoder is of another training"
+        raise Failure(EXIT_CHECKPOINT, (missing or [reason])[0])
     path, last = list(parts.items())[-1]
     try:
         state = {name: tensor for part in parts.values() for name, tensor in part["model"].items()}
@@ -180,55 +178,45 @@ def _projection(state: dict[str, Tensor] | None) -> ProjectionHead | None:
     return projection
 
 
-def read_parts(models: Path, cell: Cell, network_id: int) -> dict[Path, Contents] | None:
+def read_parts(where: NetworkFiles) -> dict[Path, Contents] | None:
     """The verified contents of a network's files; None if one of them is missing, or if they are
     not of one network. Raises Failure(EXIT_CHECKPOINT) if a file is damaged or says that it holds
     another network."""
-    paths_of = list(paths.checkpoints(models, cell, network_id).values())
-    if not all(path.exists() for path in paths_of):
-        return _read_released(models, cell, network_id)
-    remedy = f"python {study.script(cell)} sets it aside and makes it again"
-    parts = {path: read(path, remedy) for path in paths_of}
-    asked = {"format": FORMAT, **cell._asdict(), "network_id": network_id}
+    if where.missing:
+        return _read_released(where)
+    remedy = f"python {study.script(where.cell)} sets it aside and makes it again"
+    parts = {path: read(path, remedy) for path in where.parts.values()}
+    asked = {"format": FORMAT, **where.cell._asdict(), "network_id": where.id}
     for path, contents in parts.items():
         for key, value in asked.items():
             found = contents.get(key)
             if not is_plain(found) or found != value:
                 raise _refusal(path, f"its {key} is {found}, not {value}")
-    digests = [contents["digest"] for contents in parts.values()]
-    is_whole = len(parts) == 1 or parts[paths_of[1]].get("encoder") == digests[0]
+    *encoder, last = parts.values()
+    is_whole = not encoder or last.get("encoder") == encoder[0]["digest"]
     return parts if is_whole else None
 
 
-def _read_released(models: Path, cell: Cell, network_id: int) -> dict[Path, Contents] | None:
-    found = released.find(models, cell, network_id)
-    if found is None:
+def _read_released(where: NetworkFiles, asked: Path | None = None) -> dict[Path, Contents] | None:
+    found = released.find(where, asked)
+    if not found:
         return None
-    parts = released.read_parts(found, cell, network_id)
+    parts = released.read_parts(found, where)
     return {path: contents | {"digest": _digest(contents)} for path, contents in parts.items()}
 
 
-def describe(models: Path, cell: Cell, network_id: int) -> Contents | None:
+def describe(where: NetworkFiles) -> Contents | None:
     """A network's `config`, `results`, `versions` and `digest`, without building it; None as
-    `read_parts`. A file that has not changed since is read only once by a process."""
-    stamps = []
-    for path in paths.checkpoints(models, cell, network_id).values():
-        if not path.exists():
-            return _describe_parts(read_parts(models, cell, network_id))
-        found = path.stat()
-        stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
-    return _describe_unchanged(models, cell, network_id, tuple(stamps))
+    `read_parts`. Files that have not changed since are read only once by a process."""
+    parts = released.find(where) if where.missing else where.parts
+    found = [(path, path.stat()) for path in parts.values()]
+    stamps = ((path, stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in found)
+    return _describe_unchanged(where, tuple(stamps))
 
 
 @cache
-def _describe_unchanged(
-    models: Path, cell: Cell, network_id: int, stamps: tuple[tuple[int, ...], ...]
-) -> Contents | None:
-    return _describe_parts(read_parts(models, cell, network_id))
-
-
-def _describe_parts(parts: dict[Path, Contents] | None) -> Contents | None:
-    if parts is None:
+def _describe_unchanged(where: NetworkFiles, stamps: tuple[object, ...]) -> Contents | None:
+    if (parts := read_parts(where)) is None:
         return None
     path, last = list(parts.items())[-1]
     described = {key: last.get(key) for key in ("config", "results", "versions", "digest")}

@@ -16,16 +16,16 @@ from common import paths, recipes
 from common.data.datasets import CIFAR10_CLASSES
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
+from common.paths import NetworkFiles
 from common.runtime import EXIT_CHECKPOINT, Failure, is_trouble
-from common.study import Cell
 
 State = dict[str, Tensor]
 # What wraps the names of our parameters: wrappers of torch, and the released modules.
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|base|encoder)\.)+")
 
 
-def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path, dict[str, Any]]:
-    """The contents of released files, in the form that `checkpoints.read_parts` gives.
+def read_parts(files: dict[str, Path], where: NetworkFiles) -> dict[Path, dict[str, Any]]:
+    """The contents of released files of a network, in the form that `checkpoints.read_parts` gives.
 
     Raises Failure(EXIT_CHECKPOINT), naming file and keys, for a file that is damaged or does not
     hold exactly one Wide ResNet.
@@ -46,7 +46,7 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
     weights = {name: model[name] for name in wide_resnet.prunable(WideResNet(**found))}
     zeros = sum(int((weight == 0).sum()) for weight in weights.values())
     total = sum(weight.numel() for weight in weights.values())
-    config = cell._asdict() | {
+    config = where.cell._asdict() | {
         "released": True,
         "released_quirks": True,  # its normalisation
         "dataset": None,  # unknown
@@ -58,10 +58,10 @@ def read_parts(files: dict[str, Path], cell: Cell, network_id: int) -> dict[Path
         "dropout": found["dropout"],
     }
     contents = {
-        "network_id": network_id,
+        "network_id": where.id,
         "architecture": found,
         "model": model,
-        "masks": {name: weight != 0 for name, weight in weights.items()} if cell.sparsity else {},
+        "masks": {n: weight != 0 for n, weight in weights.items()} if where.cell.sparsity else {},
         "projection": projection,
         "config": config,
         "results": {"sparsity_reached": zeros / total},
@@ -155,13 +155,15 @@ def _fit(files: dict[str, Path], state: State, architecture: dict[str, Any]) -> 
     return {name: state[name].to(tensor.dtype) for name, tensor in expected.items()}
 
 
-def find(models: Path, cell: Cell, network_id: int) -> dict[str, Path] | None:
-    """The released files of a network, None if there are none. Raises Failure(EXIT_CHECKPOINT)
-    if several could be meant (of other epochs, say)."""
-    found = paths.released_networks(models).get((cell, network_id), [])
+def find(where: NetworkFiles, asked: Path | None = None) -> dict[str, Path]:
+    """The released files of a network, none if there are none. Raises Failure(EXIT_CHECKPOINT)
+    if several could be meant (of other epochs, say) and the one asked for does not tell which."""
+    found = paths.released_networks(where.models).get((where.cell, where.id), [])
+    found = [files for files in found if asked is None or asked in files.values()]
     if len(found) > 1:
-        candidates = {path for candidate in found for path in candidate.values()}
-        names = sorted(str(path.relative_to(models.parent)) for path in candidates)
-        message = f"{models.parent}: several files could be {cell} id {network_id}; keep one of "
-        raise Failure(EXIT_CHECKPOINT, message + ", ".join(names))
-    return found[0] if found else None
+        folder = where.models.parent
+        candidates = {path for files in found for path in files.values()}
+        names = sorted(str(path.relative_to(folder)) for path in candidates)
+        message = f"{folder}: several files could be {where}; keep one of {', '.join(names)}"
+        raise Failure(EXIT_CHECKPOINT, message)
+    return found[0] if found else {}

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from common.data import datasets
 from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.study import Cell, format_sparsity
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ class Naive:
         return ((images.double() / 255 - mean) / std).float()
 
     def _network(self, cell: Cell, network_id: int) -> Outputs:
-        network = checkpoints.load(self.models, cell, network_id, CPU).network.eval()
+        network = checkpoints.load(NetworkFiles(self.models, cell, network_id), CPU).network.eval()
         with torch.no_grad():
             outputs = [network(x[None]) for x in self.images(self.data.test.images)]
             probes = network(self.images(self.data.test.images), probes=True).probes

@@ -22,6 +22,7 @@ from running import (
 )
 
 from common.model import checkpoints, wide_resnet
+from common.paths import NetworkFiles
 from common.report import page, stored_pies
 from common.study import Cell, dense_cell
 
@@ -29,7 +30,7 @@ numbers_only = pytest.mark.usefixtures("numbers_only")
 
 
 def weights(models: Path, cell: Cell, network_id: int = 0) -> dict[str, torch.Tensor]:
-    network = checkpoints.load(models, cell, network_id, CPU).network
+    network = checkpoints.load(NetworkFiles(models, cell, network_id), CPU).network
     return {name: w.detach() for name, w in wide_resnet.prunable(network).items()}
 
 
@@ -108,7 +109,7 @@ def test_supcon_networks_can_be_fine_tuned_contrastively(study_copy: Study) -> N
     contrastive = ("--finetune_loss", "supcon", "--head_epochs", "1", "--batch_size_head", "50")
     study_copy.run(finetune("SupCon", "--pruning_percentages", "0.7", *contrastive))
     cell = Cell("SupCon", "global", 0.7)
-    made = checkpoints.load(study_copy.models, cell, 0, CPU)
+    made = checkpoints.load(NetworkFiles(study_copy.models, cell, 0), CPU)
     assert [record["stage"] for record in made.results["history"]] == ["encoder", "head"]
     zeros, total = n_zeros(wide_resnet.prunable(made.network))
     assert abs(zeros - 0.7 * total) <= 1
@@ -144,7 +145,7 @@ def test_every_flag_of_the_recipe_changes_the_network(
     study_copy.run((*command, "--models_dir", "m", "--pies_dir", "p"))
     others = study_copy.folder / "m" / "digits"
     ours, other = (
-        checkpoints.load(models, dense_cell("SupCon"), 0, CPU).network.state_dict()
+        checkpoints.load(NetworkFiles(models, dense_cell("SupCon"), 0), CPU).network.state_dict()
         for models in (study_copy.models, others)
     )
     assert any(not torch.equal(ours[name], other[name]) for name in ours)
@@ -155,6 +156,6 @@ def test_the_digits_preset_learns_digits(tmp_path: Path) -> None:
     flags = ("--cuda_device", "-1", "--dataset", "digits", "--models_number", "1")
     succeed(tmp_path, ("sup_training.py", *flags))
     models = tmp_path / "models" / "digits"
-    network = checkpoints.load(models, dense_cell("supervised"), 0, CPU)
+    network = checkpoints.load(NetworkFiles(models, dense_cell("supervised"), 0), CPU)
     assert network.results["n_test"] == 500
     assert network.results["test_accuracy"] >= 0.95

@@ -13,6 +13,7 @@ from running import files, refused, succeed, train
 
 from common import paths
 from common.learning import loop
+from common.paths import NetworkFiles
 from common.study import Cell
 
 GMP = {learner: Cell(learner, "GMP", 0.9) for learner in ("supervised", "SupCon")}
@@ -75,7 +76,7 @@ def test_an_interrupted_training_equals_an_uninterrupted_one_bit_for_bit(
     """While it is being pruned, too: masks and momentum continue. Signals from other processes, at
     every step, are in faults/."""
     stopped, whole = folders
-    state = paths.training_state(stopped / "models" / "digits", GMP[learner], 0)
+    state = NetworkFiles(stopped / "models" / "digits", GMP[learner], 0).state
     for stage, signum, code in stops:
         with pytest.MonkeyPatch.context() as patch:
             stop_at_first(stage, signum, patch)
@@ -109,7 +110,7 @@ def test_a_network_that_another_process_works_on_is_left_to_it(tmp_path: Path) -
         return [sum("config" in line for line in lines_logged(tmp_path, SUPERVISED, i))
                 for i in range(3)]  # fmt: skip
 
-    with FileLock(paths.lock(paths.training_state(models, SUPERVISED, 1))):
+    with FileLock(NetworkFiles(models, SUPERVISED, 1).lock):
         refused(tmp_path, command, 8, "id 1;", may_change="*")
     assert trainings() == [1, 0, 1]
     assert paths.networks_present(models) == {SUPERVISED: {0, 2}}

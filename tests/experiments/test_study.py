@@ -17,6 +17,7 @@ from running import IDS, KNN, N_TEST, PREFIXES, Study, cells, chain, contents
 
 from common import paths
 from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.report.by_image import SCORES
 from common.study import Cell, dense_cell, format_sparsity
 
@@ -127,7 +128,9 @@ def test_checkpoints_are_plain_and_have_the_sparsity_they_claim(
 
 @every_cell
 def test_networks_of_a_population_differ(study: Study, cell: Cell) -> None:
-    first, second = (checkpoints.load(study.models, cell, i, CPU).network for i in IDS)
+    first, second = (
+        checkpoints.load(NetworkFiles(study.models, cell, i), CPU).network for i in IDS
+    )
     assert not torch.equal(first.conv1.weight, second.conv1.weight)
 
 

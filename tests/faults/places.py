@@ -21,6 +21,7 @@ from running import Command, Result, detect, finetune, train
 from common import paths
 from common.learning import resumable
 from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.runtime import Failure
 from common.study import Cell
 
@@ -59,7 +60,7 @@ def some_slow(variants: Iterable[Any], fast: int = 1) -> list[Any]:
 
 def file_of(models: Path, cell: Cell, network_id: int) -> Path:
     """The file of a network that has one."""
-    return paths.checkpoints(models, cell, network_id)["network"]
+    return NetworkFiles(models, cell, network_id).parts["network"]
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -77,7 +78,7 @@ class Place:
         folder.mkdir(exist_ok=True)
         self.folder, self.models = folder, folder / "models" / "digits"
         self.pies, self.logs = folder / "pies" / "digits", folder / "logs" / "digits"
-        self.state_path = paths.training_state(self.models, GMP, 0)
+        self.state_path = NetworkFiles(self.models, GMP, 0).state
         self.good: set[str] = set()
 
     def watch(self) -> None:
@@ -90,7 +91,9 @@ class Place:
         for cell, ids in paths.networks_present(self.models).items():
             for network_id in ids:
                 with contextlib.suppress(Failure):
-                    checkpoints.load(self.models, cell, network_id, torch.device("cpu"))
+                    checkpoints.load(
+                        NetworkFiles(self.models, cell, network_id), torch.device("cpu")
+                    )
                     found.add(paths.network_stem(cell, network_id))
         for path in self.folder.glob("pies/**/*.npz"):
             with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as file:
@@ -126,7 +129,7 @@ class Place:
 
     def step(self) -> int:
         """After how many steps the state of TRAIN was saved; 0 if there is none."""
-        state = resumable.read(self.models, GMP, 0)
+        state = resumable.read(NetworkFiles(self.models, GMP, 0))
         return state["loop"]["step"] if state else 0
 
     def log(self, cell: Cell = GMP, network_id: int = 0) -> list[str]:

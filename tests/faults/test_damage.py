@@ -31,6 +31,7 @@ from running import detect
 
 from common import paths
 from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.report import rows
 from common.study import dense_cell
 
@@ -81,7 +82,7 @@ def test_a_network_is_damaged(how: str, copy: Place) -> None:
 @fault("F13", "encoder or head of a SupCon network cut", "both kept as .corrupt, made again")
 @pytest.mark.parametrize("part", ["encoder", "head"])
 def test_half_of_a_pair_is_cut(part: str, copy: Place) -> None:
-    whole, pair = copy.networks(), paths.checkpoints(copy.models, dense_cell("SupCon"), 0)
+    whole, pair = copy.networks(), NetworkFiles(copy.models, dense_cell("SupCon"), 0).parts
     os.truncate(pair[part], 1000)
     copy.watch()
     done = copy.finish(*CLR)

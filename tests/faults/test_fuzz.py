@@ -26,6 +26,7 @@ from common import options, paths, study
 from common.data import datasets
 from common.learning import resumable
 from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.runtime import Damaged, Failure
 from common.study import Cell
 
@@ -90,7 +91,7 @@ def damages(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 def a_file(networks: Path, cell: Cell, part: int) -> Path:
     """One of the files of a network."""
-    files = list(paths.checkpoints(networks, cell, 0).values())
+    files = list(NetworkFiles(networks, cell, 0).parts.values())
     return files[part % len(files)]
 
 
@@ -98,11 +99,14 @@ def a_file(networks: Path, cell: Cell, part: int) -> Path:
 @given(cell=CELLS, damage=damages(), part=st.integers(0, 1))
 def test_damaged_networks(networks: Path, cell: Cell, damage: Any, part: int) -> None:
     """Whatever happened to its bytes, a network is the one that was saved, or it is refused."""
-    path, expected = a_file(networks, cell, part), checkpoints.load(networks, cell, 0, CPU)
+    path, expected = (
+        a_file(networks, cell, part),
+        checkpoints.load(NetworkFiles(networks, cell, 0), CPU),
+    )
     with put_right(path) as original:
         path.write_bytes(damage(original))
         with contextlib.suppress(Damaged):
-            found = checkpoints.load(networks, cell, 0, CPU)
+            found = checkpoints.load(NetworkFiles(networks, cell, 0), CPU)
             assert found.digest == expected.digest
             for name, tensor in expected.network.state_dict().items():
                 assert torch.equal(found.network.state_dict()[name], tensor)
@@ -114,10 +118,10 @@ def test_damaged_states(tmp_path_factory: pytest.TempPathFactory, damage: Any) -
     """What is read is the state that was saved, or none: the training begins anew."""
     place = Place(tmp_path_factory.mktemp("state"))
     state = {"loop": {"step": 1}, "finished": [], "masks": {}, "modules": {"a": torch.ones(50)}}
-    resumable.write(place.models, GMP, 0, GMP._asdict(), {}, state)
-    saved = resumable.read(place.models, GMP, 0)
+    resumable.write(NetworkFiles(place.models, GMP, 0), GMP._asdict(), {}, state)
+    saved = resumable.read(NetworkFiles(place.models, GMP, 0))
     place.state_path.write_bytes(damage(place.state_path.read_bytes()))
-    found = resumable.read_or_set_aside(place.models, GMP, 0)
+    found = resumable.read_or_set_aside(NetworkFiles(place.models, GMP, 0))
     assert found is None or found["digest"] == saved["digest"]
     assert place.state_path.exists() == (found is not None)
 
@@ -163,7 +167,7 @@ def test_networks_with_wrong_contents(
         with contextlib.suppress(TypeError, ValueError):  # there is no digest of such contents
             rewrite(path, lambda contents: change(contents, where, value, drop))
         with contextlib.suppress(Failure):
-            found = checkpoints.load(networks, cell, 0, CPU)
+            found = checkpoints.load(NetworkFiles(networks, cell, 0), CPU)
             assert all(tensor.isfinite().all() for tensor in found.network.parameters())
 
 

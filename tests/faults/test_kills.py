@@ -37,6 +37,7 @@ from running import Study, depth, detect
 
 from common import paths
 from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.study import dense_cell
 
 Whole = Callable[..., dict[str, bytes]]
@@ -137,7 +138,7 @@ def test_killed_at_an_instant(
 @fault("F40", "the same command twice", "the same bytes")
 def test_a_half_written_file_of_another_network(place: Place, whole: Whole) -> None:
     place.models.mkdir(parents=True)
-    other = paths.temporary(paths.checkpoints(place.models, GMP, 1)["network"], "123")
+    other = paths.temporary(NetworkFiles(place.models, GMP, 1).parts["network"], "123")
     other.write_bytes(b"half")
     assert place.run(*TRAIN).code == 0
     assert other.read_bytes() == b"half"
@@ -162,7 +163,7 @@ def test_killed_within_a_pair(copy: Place) -> None:
     before = copy.networks()
     command = (*CLR, *ONE, "--overwrite", "--seed", "1")
     assert copy.run(*command, faults=(RENAME(2, "SIGKILL"),)).code == KILLED
-    assert checkpoints.read_parts(copy.models, dense_cell("SupCon"), 0) is None
+    assert checkpoints.read_parts(NetworkFiles(copy.models, dense_cell("SupCon"), 0)) is None
     copy.refused(detect("SupCon"), 4, "SupCon_dense_s0.00_id00_head.pt: missing or incomplete")
     copy.finish(*CLR)
     assert copy.networks() == before

@@ -18,6 +18,7 @@ from common.data.datasets import Dataset
 from common.experiments import making
 from common.learning import loop, methods, pruning, resumable
 from common.model import wide_resnet
+from common.paths import NetworkFiles
 from common.recipes import Config
 from common.runtime import EXIT_CHECKPOINT, Damaged, Failure, Interrupted
 from common.study import Cell
@@ -83,7 +84,8 @@ class Lab(NamedTuple):
             masks = pruning.magnitude_masks(weights, config["sparsity"])
             pruning.apply_masks(masks, weights)
         args = SimpleNamespace(models=self.models, logs=self.folder / "logs", compile=False)
-        begun = making._begin(args, self.data, cell_of(config), network_id, config)
+        where = NetworkFiles(self.models, cell_of(config), network_id)
+        begun = making._begin(args, self.data, where, config)
         stages = methods.stages(modules, config)
         history = loop.train(stages, modules, masks, self.data, begun.run)
         return Learned(modules, masks, history)
@@ -94,7 +96,7 @@ class Lab(NamedTuple):
         with pytest.raises(Interrupted):
             self.train(config, network_id)
         self.stop_before(None)
-        return paths.training_state(self.models, cell_of(config), network_id)
+        return NetworkFiles(self.models, cell_of(config), network_id).state
 
     def stop_before(self, n: int | None) -> None:
         """From now on a signal is noticed n steps later; never, for None."""
@@ -217,12 +219,12 @@ def test_a_state_from_before_a_flag_was_introduced_is_continued(
     config = config_of("supervised", **CHANGES | {"decay": "all"})
     expected = lab._replace(folder=lab.folder / "whole").train(config)
     lab.interrupt(config)
-    state = resumable.read(lab.models, cell_of(config), 0)
+    state = resumable.read(NetworkFiles(lab.models, cell_of(config), 0))
     later = recipes.complete({}).keys()
     assert later >= {"criterion", "image_size", "nesterov", "decay", "min_crop_area"}
     early = {key: value for key, value in config.items() if key not in later}
     learned = {key: state[key] for key in ("loop", "finished", "masks", "modules")}
-    resumable.write(lab.models, cell_of(config), 0, early, state["versions"], learned)
+    resumable.write(NetworkFiles(lab.models, cell_of(config), 0), early, state["versions"], learned)
     lab.stop_before(2)  # of its six steps, four are done
     assert_same(lab.train(config), expected)
 
@@ -234,7 +236,7 @@ def test_the_state_of_another_network_is_not_continued(
     config = config_of("supervised", **CHANGES)
     path = lab.interrupt(config, network_id=1)
     assert_same(lab.train(config), whole["supervised"])
-    place = paths.training_state(lab.models, cell_of(config), 0)
+    place = NetworkFiles(lab.models, cell_of(config), 0).state
     path.replace(place)
     with pytest.raises(Failure, match="the state of another network") as refused:
         lab.train(config)
@@ -259,7 +261,7 @@ def test_a_damaged_state_is_set_aside_and_training_begins_anew(
     path.write_bytes(damaged)
     aside = paths.corrupt(path)
     with pytest.raises(Damaged):
-        resumable.read(lab.models, cell_of(config), 0)
+        resumable.read(NetworkFiles(lab.models, cell_of(config), 0))
     assert_same(lab.train(config), whole["supervised"])
     assert str(path) in capsys.readouterr().err
     assert not path.exists()

@@ -20,10 +20,10 @@ import torch
 from running import contents
 from torch import Tensor, nn
 
-from common import paths
 from common.learning import pruning
 from common.model import checkpoints, wide_resnet
 from common.model.checkpoints import Checkpoint
+from common.paths import NetworkFiles
 from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, Interrupted
 from common.study import Cell
 
@@ -69,16 +69,16 @@ def save(
     modules = modules or make_modules(cell)
     masks = make_masks(modules["network"], cell)
     stored = make_config(cell, **config)
-    checkpoints.save(models, cell, network_id, modules, masks, stored, RESULTS, DATA)
+    checkpoints.save(NetworkFiles(models, cell, network_id), modules, masks, stored, RESULTS, DATA)
     return modules
 
 
 def load(models: Path, cell: Cell, network_id: int = 3) -> Checkpoint:
-    return checkpoints.load(models, cell, network_id, CPU)
+    return checkpoints.load(NetworkFiles(models, cell, network_id), CPU)
 
 
 def files(models: Path, cell: Cell, network_id: int = 3) -> list[Path]:
-    return list(paths.checkpoints(models, cell, network_id).values())
+    return list(NetworkFiles(models, cell, network_id).parts.values())
 
 
 def some_images() -> Tensor:
@@ -197,7 +197,7 @@ def test_the_digest_is_that_of_the_contents(tmp_path: Path) -> None:
 )
 def test_any_file_of_a_network_gives_the_network(tmp_path: Path, cell: Cell, part: str) -> None:
     modules = save(tmp_path, cell)
-    path = paths.checkpoints(tmp_path, cell, 3)[part]
+    path = NetworkFiles(tmp_path, cell, 3).parts[part]
     found = checkpoints.from_path(str(path))
     assert found.digest == load(tmp_path, cell).digest
     assert not found.network.training
@@ -265,7 +265,7 @@ def test_describe_tells_what_load_tells_and_reads_an_unchanged_file_once(
         return real(*args, **kwargs)
 
     def describe() -> dict[str, Any] | None:
-        return checkpoints.describe(tmp_path, cell, 3)
+        return checkpoints.describe(NetworkFiles(tmp_path, cell, 3))
 
     def replace(seed: int) -> None:
         """Also where times say nothing: of the same second, or copied with them."""
@@ -308,13 +308,13 @@ def test_half_a_network_is_refused_and_does_not_count_as_finished(
     kind, part = wrong.split()
     if kind == "another":
         save(tmp_path / "b", SUPCON, modules=make_modules(SUPCON, seed=1))
-        other = paths.checkpoints(tmp_path / "b", SUPCON, 3)[part]
-        other.replace(paths.checkpoints(tmp_path, SUPCON, 3)[part])
+        other = NetworkFiles(tmp_path / "b", SUPCON, 3).parts[part]
+        other.replace(NetworkFiles(tmp_path, SUPCON, 3).parts[part])
     else:
-        paths.checkpoints(tmp_path, SUPCON, 3)[part].unlink()
-    with refused(files(tmp_path, SUPCON)[0]):
+        NetworkFiles(tmp_path, SUPCON, 3).parts[part].unlink()
+    with refused(files(tmp_path, SUPCON)[0 if wrong == "no encoder" else 1]):
         load(tmp_path, SUPCON)
-    assert checkpoints.describe(tmp_path, SUPCON, 3) is None
+    assert checkpoints.describe(NetworkFiles(tmp_path, SUPCON, 3)) is None
 
 
 @OF_EACH_CELL
@@ -336,7 +336,7 @@ def test_files_named_otherwise_than_their_contents_are_refused(
     pairs = zip(files(tmp_path, cell), files(tmp_path, renamed, other_id), strict=True)
     for old, new in list(pairs)[:n_renamed]:
         old.replace(new)
-    for look in (load, lambda *network: checkpoints.describe(*network)):
+    for look in (load, lambda *of: checkpoints.describe(NetworkFiles(*of))):
         with refused(key):
             look(tmp_path, renamed, other_id)
 
@@ -482,7 +482,7 @@ def test_a_pickle_bomb_is_refused_and_does_not_go_off(tmp_path: Path, cell: Cell
     torch.save(stored | {"config": bomb}, old_format, _use_new_zipfile_serialization=False)
     for bytes_ in (archive.getvalue(), old_format.getvalue(), pickle.dumps(bomb, protocol=2)):
         path.write_bytes(bytes_)
-        for look in (load, lambda *network: checkpoints.describe(*network, 3)):
+        for look in (load, lambda *of: checkpoints.describe(NetworkFiles(*of, 3))):
             with refused(path):
                 look(tmp_path, cell)
     assert not canary.exists()
@@ -529,7 +529,7 @@ def test_weights_that_are_not_finite_are_never_stored(
     with pytest.raises(Failure, match=name) as failure:
         save(tmp_path, cell, modules=broken)
     assert failure.value.code == EXIT_NON_FINITE
-    assert checkpoints.describe(tmp_path, cell, 3) is None
+    assert checkpoints.describe(NetworkFiles(tmp_path, cell, 3)) is None
 
 
 real_write = Path.write_bytes
@@ -588,7 +588,7 @@ def test_a_pair_of_which_only_the_encoder_was_replaced_counts_as_missing(
     after = [path.read_bytes() for path in files(tmp_path, SUPCON)]
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
     assert contents(tmp_path) == {path.name for path in files(tmp_path, SUPCON)}
-    assert checkpoints.describe(tmp_path, SUPCON, 3) is None
+    assert checkpoints.describe(NetworkFiles(tmp_path, SUPCON, 3)) is None
     save(tmp_path, SUPCON, modules=make_modules(SUPCON, seed=1))
     assert load(tmp_path, SUPCON).digest
 

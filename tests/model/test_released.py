@@ -16,6 +16,7 @@ from common.data.datasets import CIFAR10_CLASSES, Dataset, Split
 from common.experiments import population
 from common.model import checkpoints, evaluation, wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
+from common.paths import NetworkFiles
 from common.runtime import EXIT_CHECKPOINT, Failure
 from common.study import Cell
 
@@ -86,7 +87,7 @@ def store(folder: Path, names: list[str], made: WideResNet) -> list[Path]:
 
 def refusal(models: Path, cell: Cell = DENSE, network_id: int = 3) -> str:
     with pytest.raises(Failure) as refused:
-        checkpoints.describe(models, cell, network_id)
+        checkpoints.describe(NetworkFiles(models, cell, network_id))
     assert refused.value.code == EXIT_CHECKPOINT
     assert "\n" not in str(refused.value)
     return str(refused.value)
@@ -112,7 +113,7 @@ def test_released_files_give_the_network(
     models, made = tmp_path / "models" / "cifar10", network(cell)
     files = store(models if inside else models.parent, names, made)
     assert paths.networks_present(models) == {cell: {network_id}}
-    found = checkpoints.load(models, cell, network_id, CPU)
+    found = checkpoints.load(NetworkFiles(models, cell, network_id), CPU)
     state = made.state_dict()
     assert list(found.network.state_dict()) == list(state)
     assert all(torch.equal(found.network.state_dict()[name], state[name]) for name in state)
@@ -186,7 +187,7 @@ def test_released_networks_belong_to_folders_named_after_cifar10(
     store(tmp_path, [ENCODER, HEAD], network(LATER))
     expected = {DENSE: {3}, LATER: {3}} if is_cifar10 else {}
     assert paths.networks_present(tmp_path / folder) == expected
-    found = checkpoints.describe(tmp_path / folder, LATER, 3)
+    found = checkpoints.describe(NetworkFiles(tmp_path / folder, LATER, 3))
     assert (found is not None) == is_cifar10
 
 
@@ -250,21 +251,22 @@ def test_damaged_files_are_named(tmp_path: Path, names: list[str], wrong: int) -
 
 
 @pytest.mark.parametrize(
-    ("names", "other"),
+    ("names", "other", "ambiguous"),
     [
-        ([SUPERVISED], [SUPERVISED.replace("205epochs", "100epochs")]),
-        ([SUPERVISED], [f"cifar10/{SUPERVISED}"]),
-        ([ENCODER, HEAD], [ENCODER.replace("500epochs", "200epochs")]),
-        ([ENCODER, HEAD], [HEAD.replace("100epochs", "50epochs")]),
-        ([ENCODER, HEAD], [name.replace("SupCon", "SimCLR") for name in (ENCODER, HEAD)]),
-        ([ENCODER, HEAD], [name.replace("0.5temp", "0.1temp") for name in (ENCODER, HEAD)]),
+        ([SUPERVISED], [SUPERVISED.replace("205epochs", "100epochs")], ""),
+        ([SUPERVISED], [f"cifar10/{SUPERVISED}"], ""),
+        ([ENCODER, HEAD], [ENCODER.replace("500epochs", "200epochs")], HEAD),
+        ([ENCODER, HEAD], [HEAD.replace("100epochs", "50epochs")], ENCODER),
+        ([ENCODER, HEAD], [name.replace("SupCon", "SimCLR") for name in (ENCODER, HEAD)], ""),
+        ([ENCODER, HEAD], [name.replace("0.5temp", "0.1temp") for name in (ENCODER, HEAD)], ""),
         ([name.replace("0.3", "0.0") for name in (ENCODER, HEAD)],
-         [name.replace("0.3pruning_later", "0.0pruning") for name in (ENCODER, HEAD)]),
+         [name.replace("0.3pruning_later", "0.0pruning") for name in (ENCODER, HEAD)], ""),
     ],
 )  # fmt: skip
 def test_two_candidates_for_one_network_are_refused_by_name(
-    tmp_path: Path, names: list[str], other: list[str]
+    tmp_path: Path, names: list[str], other: list[str], ambiguous: str
 ) -> None:
+    """A path tells which one is meant, unless its other part is one of two."""
     files = store(tmp_path, names, network())
     (tmp_path / "cifar10").mkdir()
     for name in other:
@@ -274,8 +276,12 @@ def test_two_candidates_for_one_network_are_refused_by_name(
     message = refusal(tmp_path / "cifar10", cell)
     assert all(name in message for name in [*names, *other])
     assert message.count(".pt") == len([*names, *other])
-    with pytest.raises(Failure, match="several files"):
-        checkpoints.from_path(files[0])
+    for path in files:
+        if path.name == ambiguous:
+            with pytest.raises(Failure, match="several files"):
+                checkpoints.from_path(path)
+        else:
+            assert checkpoints.from_path(path).digest
 
 
 @pytest.mark.parametrize("left", [0, 1], ids=["encoder", "head"])
@@ -294,7 +300,7 @@ def test_encoder_and_head_of_two_networks_are_none(
     else:
         other.rename(other.with_name(other.name.replace(old, new)))
     assert paths.networks_present(tmp_path / "cifar10") == {}
-    assert checkpoints.describe(tmp_path / "cifar10", LATER, 3) is None
+    assert checkpoints.describe(NetworkFiles(tmp_path / "cifar10", LATER, 3)) is None
     with pytest.raises(Failure, match=pair[left].name):
         checkpoints.from_path(pair[left])
 
@@ -303,10 +309,10 @@ def test_a_network_of_this_project_comes_first_but_a_path_means_its_file(tmp_pat
     models, made, released = tmp_path / "cifar10", network(seed=1), network(seed=2)
     path = store(tmp_path, [SUPERVISED], released)[0]
     config = {"model_depth": 10, "widen_factor": 1, "dropout": 0.0}
-    digest = checkpoints.save(models, DENSE, 3, {"network": made}, {}, config, {}, {})
+    digest = checkpoints.save(NetworkFiles(models, DENSE, 3), {"network": made}, {}, config, {}, {})
     assert paths.networks_present(models) == {DENSE: {3}}
-    assert checkpoints.load(models, DENSE, 3, CPU).digest == digest
-    ours = paths.checkpoints(models, DENSE, 3)["network"]
+    assert checkpoints.load(NetworkFiles(models, DENSE, 3), CPU).digest == digest
+    ours = NetworkFiles(models, DENSE, 3).parts["network"]
     for file, expected in ((ours, made), (path, released)):
         weights = checkpoints.from_path(file).network.conv1.weight
         assert torch.equal(weights, expected.conv1.weight)
