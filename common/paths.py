@@ -192,6 +192,11 @@ def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Pat
     return {network: candidates for network, candidates in found.items() if candidates}
 
 
+def released_method(encoder: Path) -> str:
+    """`SupCon` or `SimCLR`: the method that the name of a released encoder tells."""
+    return _RELEASED_SUPCON.fullmatch(encoder.name)["method"]
+
+
 def locate(path: Path) -> NetworkFiles | None:
     """The network whose file this is (of SupCon, either of the two; also one of the released code);
     None for another file."""

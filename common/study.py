@@ -116,7 +116,7 @@ class Cell(NamedTuple):
     @property
     def dense(self) -> Cell:
         """The population that this one is compared with."""
-        return Cell(self.learner, DENSE, 0.0)
+        return dense_cell(self.learner)
 
     def with_schedule(self, schedule: str) -> Cell:
         """The cell that differs in nothing but when it was pruned."""

@@ -9,8 +9,6 @@ import numpy as np
 
 from common.study import Cell
 
-Arrays = dict[str, np.ndarray]
-
 
 class Population(NamedTuple):
     """K networks on N test images: predicted labels [K,N], scores [K,N] by name, and the silhouette
@@ -19,7 +17,7 @@ class Population(NamedTuple):
     cell: Cell
     ids: list[int]
     labels: np.ndarray
-    scores: Arrays
+    scores: dict[str, np.ndarray]
     silhouette: np.ndarray
 
     def select(self, ids: list[int]) -> Population:
@@ -33,7 +31,7 @@ class Population(NamedTuple):
         return nan_mean(self.scores[name], axis=0)
 
 
-def stack(cell: Cell, ids: list[int], predicted: Sequence[Arrays]) -> Population:
+def stack(cell: Cell, ids: list[int], predicted: Sequence[dict[str, np.ndarray]]) -> Population:
     """The population of these networks; all their arrays but labels and silhouette are scores."""
     arrays = {name: np.stack([one[name] for one in predicted]) for name in predicted[0]}
     labels, silhouette = arrays.pop("labels"), arrays.pop("silhouette")

@@ -163,10 +163,10 @@ def _split(
     )
 
 
-Arrays = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Splits = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def _digits() -> tuple[tuple[str, ...], Arrays]:
+def _digits() -> tuple[tuple[str, ...], Splits]:
     """scikit-learn's 1,797 handwritten digits, 8x8, 1,297 to train and 500 to test."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -184,7 +184,7 @@ def _digits() -> tuple[tuple[str, ...], Arrays]:
 
 def _torchvision(
     name: str, kind: str, data_dir: Path, read: Callable[[Any, bool], tuple[np.ndarray, np.ndarray]]
-) -> Arrays:
+) -> Splits:
     """A data set through torchvision, which reads a file only after its checksum matched. `read`
     gives images [N,3,H,H] and labels [N] of the class torchvision.datasets.<kind>."""
     from torchvision import datasets
@@ -234,7 +234,7 @@ def _bad_files(expected: list[tuple[Path, str]]) -> str:
     return f" missing or damaged: {', '.join(bad)};" if bad else ""
 
 
-def _cifar(name: str, kind: str, data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
+def _cifar(name: str, kind: str, data_dir: Path) -> tuple[tuple[str, ...], Splits]:
     classes: list[str] = []
 
     def read(source: Any, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +246,7 @@ def _cifar(name: str, kind: str, data_dir: Path) -> tuple[tuple[str, ...], Array
     return tuple(classes), splits
 
 
-def _svhn(data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
+def _svhn(data_dir: Path) -> tuple[tuple[str, ...], Splits]:
     """Street View House Numbers, cropped digits 0 … 9."""
 
     def read(source: Any, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +257,7 @@ def _svhn(data_dir: Path) -> tuple[tuple[str, ...], Arrays]:
 
 
 # By the words of study.DATASETS: from --data_dir to the names of the classes and the two splits.
-LOADERS: dict[str, Callable[[Path], tuple[tuple[str, ...], Arrays]]] = {
+LOADERS: dict[str, Callable[[Path], tuple[tuple[str, ...], Splits]]] = {
     "cifar10": partial(_cifar, "cifar10", "CIFAR10"),
     "cifar100": partial(_cifar, "cifar100", "CIFAR100"),
     "svhn": _svhn,
@@ -267,7 +267,7 @@ LOADERS: dict[str, Callable[[Path], tuple[tuple[str, ...], Arrays]]] = {
 
 def _folder(
     root: Path, limits: tuple[int | None, int | None], image_size: int
-) -> tuple[tuple[str, ...], Arrays]:
+) -> tuple[tuple[str, ...], Splits]:
     """A folder with train/<class>/* and test/<class>/* images of any size."""
     classes = _classes(root)
     unknown = sorted(set(_class_folders(root / "test")) - set(classes))

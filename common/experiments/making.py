@@ -49,15 +49,13 @@ def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
     for of_cell in configs.values():
         to_make += len(unfinished(of_cell, args.overwrite))
         for schedule in methods.schedules(next(iter(of_cell.values()))):
-            flag = "--batch_size_head" if schedule.name == "head" else "--batch_size"
             if schedule.batch_size > n_images:
-                message = f"at most the {n_images} training images"
-                raise Failure(EXIT_ARGUMENTS, f"argument {flag}: {schedule.batch_size}: {message}")
+                what = f"argument {schedule.batch_size_flag}: {schedule.batch_size}"
+                raise Failure(EXIT_ARGUMENTS, f"{what}: at most the {n_images} training images")
             schedule.pruning_events(n_images)
     if args.compile and to_make:
         _check_compiler(data.train.images.device)
-    files.check_writable(args.models)
-    population.prepare_output(args)
+    population.prepare_output(args, args.models)
     runtime.stop_at_safe_point()
 
 

@@ -49,10 +49,11 @@ def resolve(args: argparse.Namespace, data: Dataset) -> Config:
     return data_config(data) | {"precision": runtime.pick_precision(args.precision, device)}
 
 
-def prepare_output(args: argparse.Namespace) -> None:
+def prepare_output(args: argparse.Namespace, *folders: Path) -> None:
     """Raises Failure(EXIT_WRITE) before the work if its results could not be written. Sets the
     formats in which figures are drawn."""
-    files.check_writable(args.pies)
+    for folder in (*folders, args.pies):
+        files.check_writable(folder)
     style.suffixes = [".png"] if args.figure_format == "png" else [".png", ".pdf"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -46,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     population.prepare_output(args)
     dense = predictions.of_population(args, data, dense_cell, dense_ids)
     first = dense.select(dense_ids[: args.prediction_depth_models])
-    found = {dense_cell: rows_of_population(probe(args, data, first), dense_cell, len(data.test))}
+    known: dict[Path, np.ndarray] = {}  # dense networks belong to several cells
+    probed_dense = probe(args, data, first, known)
+    found = {dense_cell: rows_of_population(probed_dense, dense_cell, len(data.test))}
     accuracy: dict[Cell, tuple[list[int], np.ndarray]] = {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         is_pie = pie.find_pies(paired.labels, pruned.labels, data.n_classes)
         measured = ids[: args.prediction_depth_models]
         probed = {
-            which: probe(args, data, networks.select(measured))
+            which: probe(args, data, networks.select(measured), known)
             for which, networks in (("dense", paired), ("pruned", pruned))
         }
         found[cell] = rows_of_population(probed["pruned"], cell, len(data.test))
@@ -71,9 +74,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arrays:
+def probe(
+    args: argparse.Namespace, data: Dataset, networks: Population, known: dict[Path, np.ndarray]
+) -> Arrays:
     """Depths of N images in K networks by either target and as released, and the accuracy of each
-    probe: `prediction`, `label`, `released` [K,N], `accuracy` [K,L]."""
+    probe: `prediction`, `label`, `released` [K,N], `accuracy` [K,L]. `known` collects the labels
+    [L,N] of the probes by file; a network that it holds is not asked again."""
     cell, label = networks.cell, data.test.labels.cpu().numpy()
     key = f"exact knn {args.knn} bank {args.pd_bank}"
     if args.pd_bank == "augmented":  # drawn batch by batch
@@ -82,10 +88,12 @@ def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arra
     for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None):
         path = paths.probe_predictions(args.pies, cell, network_id)
         compute = partial(_ask_probes, args, data, bank_view(args, data, cell, network_id))
-        made = predictions.cached(
-            args, data, cell, network_id, path, {"probe_labels"}, compute, key
-        )
-        found.append(made["probe_labels"])
+        if path not in known:
+            made = predictions.cached(
+                args, data, cell, network_id, path, {"probe_labels"}, compute, key
+            )
+            known[path] = made["probe_labels"]
+        found.append(known[path])
     return {
         "prediction": np.stack(
             [probes.prediction_depth(*pair) for pair in zip(found, networks.labels, strict=True)]

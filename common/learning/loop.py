@@ -96,8 +96,7 @@ def train(
 
         resumed = resume["loop"] if resume and resume["loop"]["stage"] == name else None
         of_stage = run._replace(resume=resumed, save=save_all)
-        flag = "--batch_size_head" if name == "head" else "--batch_size"
-        with runtime.memory_for(flag, stage.schedule.batch_size):
+        with runtime.memory_for(stage.schedule.batch_size_flag, stage.schedule.batch_size):
             history = history + fit(stage, modules["network"], data, masks, of_stage)
     return history
 

@@ -47,6 +47,11 @@ class Schedule:
     pruning: Pruning | None = None
     collapsed_loss: float | None = None  # the loss if all embeddings were equal
 
+    @property
+    def batch_size_flag(self) -> str:
+        """The flag behind `batch_size`, for messages."""
+        return "--batch_size_head" if self.name == "head" else "--batch_size"
+
     def steps_per_epoch(self, n_images: int) -> int:
         """The last batch of an epoch may be smaller than the others."""
         return math.ceil(n_images / self.batch_size)

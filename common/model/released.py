@@ -57,6 +57,8 @@ def read_parts(files: dict[str, Path], where: NetworkFiles) -> dict[Path, dict[s
         "widen_factor": found["widen_factor"],
         "dropout": found["dropout"],
     }
+    if "head" in files and (method := paths.released_method(path)) != "SupCon":
+        config["method"] = method  # SupCon, where no key says otherwise
     contents = {
         "network_id": where.id,
         "architecture": found,

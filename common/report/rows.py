@@ -136,7 +136,6 @@ def _rewrite_summary(pies: Path) -> None:
 
 
 def _write(path: Path, rows: list[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     shown = (
         [f"{value:.10g}" if isinstance(value, float) else value for value in row] for row in rows
     )

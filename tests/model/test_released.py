@@ -27,7 +27,7 @@ SUPERVISED = "wideResNet_0.0pruning_205epochs_16depth_0.0dropout_id3.pt"
 ENCODER = "WideResNet_encoder_SupCon_0.3pruning_later_1024batch_0.5temperature_500epochs_id3.pt"
 HEAD = "WideResNet_head_SupCon_0.3pruning_later_1024batch_0.5temperature_100epochs_id3.pt"
 DENSE = Cell("supervised", "dense", 0.0)
-LATER = Cell("SupCon", "later_GMP", 0.3)
+LATER, SIMCLR = Cell("SupCon", "later_GMP", 0.3), Cell("SupCon", "GMP", 0.5)
 
 # Every kind of name that the released code wrote. Encoder and head name their own epochs.
 NETWORKS = [
@@ -47,7 +47,7 @@ NETWORKS = [
     (Cell("SupCon", "GMP", 0.7), 12, [
         "WideResNet_encoder_SupCon_0.7pruning_1024batch_0.5temperature_500epochs_id12.pt",
         "WideResNet_head_SupCon_0.7pruning_1024batch_0.5temperature_100epochs_id12.pt"]),
-    (Cell("SupCon", "GMP", 0.5), 1, [
+    (SIMCLR, 1, [
         "WideResNet_encoder_SimCLR_0.5pruning_1024batch_0.5temperature_500epochs_id1.pt",
         "WideResNet_head_SimCLR_0.5pruning_1024batch_0.5temperature_100epochs_id1.pt"]),
     (Cell("SupCon", "global", 0.9), 3, [
@@ -132,6 +132,7 @@ def test_released_files_give_the_network(
         from_file = checkpoints.from_path(path)
         assert from_file.digest == found.digest
         assert from_file.config["released"]
+        assert from_file.config.get("method") == ("SimCLR" if "SimCLR" in path.name else None)
         assert from_file.data["classes"] == list(CIFAR10_CLASSES)
         assert torch.equal(from_file.classify(images), labels)
 
@@ -153,7 +154,11 @@ def test_a_whole_population_is_found_and_compared(tmp_path: Path) -> None:
     for learner in study.LEARNERS:
         cells = [cell for cell in expected if cell.learner == learner]
         cells.sort(key=lambda cell: cell.sparsity)
-        population.check_recipes(args, data, {cell: sorted(expected[cell]) for cell in cells})
+        of_one_method = {cell: sorted(expected[cell]) for cell in cells if cell != SIMCLR}
+        population.check_recipes(args, data, of_one_method)
+    with pytest.raises(Failure, match=r"method None \(not SimCLR\)"):
+        of_two = {SIMCLR: [1], SIMCLR._replace(sparsity=0.7): [12]}
+        population.check_recipes(args, data, of_two)
 
 
 @pytest.mark.parametrize(
