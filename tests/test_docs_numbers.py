@@ -15,12 +15,15 @@ from torch import nn
 
 from common import recipes, runtime
 from common.analysis import resampling
+from common.analysis.predictions import Population
 from common.data import datasets
+from common.experiments import pie_detection
 from common.learning import pruning
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
 from common.recipes import FINETUNING, TRAINING
-from common.report import pie_rows
+from common.report import by_image, pie_rows
+from common.report.by_image import SCORES
 from common.study import EARLY, LATER, Cell, dense_cell
 from tests.benchmarks import study as study_on_cifar10
 
@@ -72,34 +75,41 @@ def metric_name(metric: str) -> str:
     return metric.removesuffix("_dense")
 
 
-def test_the_glossary_has_every_metric_and_no_other(study: Study) -> None:
-    written = {row["metric"] for row in read_csv(study.pies / "summary.csv")}
-    labels = np.arange(60).reshape(4, 15) % 3
-    dense, pruned = (pie_population(labels + i) for i in (0, 1))  # of replicates, not in the study
-    cell = Cell("SupCon", "global", 0.9)
-    populations = {cell: pruned}
-    fresh = {dense_cell("SupCon"): dense, cell: pruned}
-    counts = pie_rows.of_replicates(dense, populations, fresh, 10, 100, 0)
-    written |= {row.metric for of_cell in counts.values() for row in of_cell}
+def made_up_cell(folder: Path) -> tuple[set[str], list[str]]:
+    """The metrics and columns of a cell of four networks with replicates, as the study has fewer
+    networks and no replicates."""
+    data = datasets.load_dataset("digits", folder, torch.device("cpu"), 8)
+    label = data.test.labels.numpy()
+    cell, ids = Cell("SupCon", "global", 0.9), [0, 1, 2, 3]
+    rng = np.random.default_rng(0)
+
+    def population(wrong: float) -> Population:
+        labels = np.where(rng.random((4, len(label))) < wrong, (label + 1) % 10, label)
+        scores = {score.field: rng.random(labels.shape) for score in SCORES}
+        return Population(cell, ids, labels, scores, np.zeros(4))
+
+    dense, pruned, fresh_dense, fresh = map(population, (0.01, 0.4, 0.01, 0.4))
+    found = pie_detection.compare(cell, dense, pruned, data, 0)
+    rows = pie_rows.of_pies(cell, found, dense, pruned, data.classes)
+    rows += pie_rows.of_count(dense, pruned, 10, True, 100, 100, 0)[0]
+    dense = dense._replace(cell=dense_cell("SupCon"))
+    replicates = {dense.cell: fresh_dense, cell: fresh}
+    counts = pie_rows.of_replicates(dense, {cell: pruned}, replicates, 10, 100, 0)
+    metrics = {row.metric for of_cell in (rows, *counts.values()) for row in of_cell}
+    return metrics, list(by_image.columns(found, dense, pruned))
+
+
+def test_the_glossary_has_every_metric_and_column_and_no_other(
+    study: Study, tmp_path: Path
+) -> None:
+    metrics, columns = made_up_cell(tmp_path)
+    metrics |= {row["metric"] for row in read_csv(study.pies / "summary.csv")}
     explained = names_in("docs/glossary.md", "## Metrics of summary.csv")
     assert len(set(explained)) == len(explained)
-    assert set(explained) == set(map(metric_name, written))
-
-
-def pie_population(labels: np.ndarray) -> pie_rows.Population:
-    ids = list(range(len(labels)))
-    return pie_rows.Population(dense_cell("SupCon"), ids, labels, {}, np.zeros(len(labels)))
-
-
-@pytest.mark.parametrize(
-    ("heading", "file"),
-    [
-        ("## Columns of pies_*.csv", "supervised/pies_distribution/pies_global_s0.90.csv"),
-        ("## Columns of overlap.csv", "comparison/overlap.csv"),
-    ],
-)
-def test_the_glossary_has_every_column(study: Study, heading: str, file: str) -> None:
-    assert names_in("docs/glossary.md", heading) == list(read_csv(study.pies / file)[0])
+    assert set(explained) == set(map(metric_name, metrics))
+    assert names_in("docs/glossary.md", "## Columns of pies_*.csv") == columns
+    overlap = list(read_csv(study.pies / "comparison" / "overlap.csv")[0])
+    assert names_in("docs/glossary.md", "## Columns of overlap.csv") == overlap
 
 
 def test_the_glossary_names_the_columns_of_the_summary(study: Study) -> None:
