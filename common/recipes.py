@@ -1,9 +1,9 @@
 """Every number of the recipes: defaults of the flags, and what no flag changes.
 
 `paper` is the recipe of arXiv 2207.00200 as released, its faults corrected; `fast` reaches about
-its accuracy in an eighth of the steps; `digits` is small enough that a whole study runs on two CPU
-cores in minutes. Milestones and windows are fractions
-of the training, so that they mean the same at every number of epochs. Nothing heavy is imported.
+its accuracy in an eighth of the epochs; `digits` is small enough that a whole study runs on two CPU
+cores in minutes. Milestones and windows are fractions of the training, so that they mean the same
+at every number of epochs. Nothing heavy is imported.
 """
 
 from __future__ import annotations
