@@ -86,8 +86,3 @@ def test_every_preset_is_complete() -> None:
     for table in tables:
         assert table.keys() == recipes.NETWORK.keys()
         assert len({tuple(row) for row in table.values() if isinstance(row, dict)}) <= 1
-
-
-def test_no_digit_is_turned_into_another() -> None:
-    for views in (recipes.CLASSIFICATION_VIEWS, recipes.CONTRASTIVE_VIEWS):
-        assert views["digits"].horizontal_flip == views["digits"].vertical_flip == 0

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from running import PREFIXES, ROOT, SCRIPTS, contents, run_process, succeed
+from running import PREFIXES, ROOT, SCRIPTS, contents, succeed
 
 
 def test_there_are_eight_scripts() -> None:
@@ -35,10 +35,6 @@ def test_a_script_is_a_door(script: str, tmp_path: Path) -> None:
     assert text.splitlines()[0] in said
     assert [flag for flag in flags if flag.startswith("--") and flag not in said] == []
     assert contents(tmp_path) == set()
-
-
-def test_help_answers_in_a_process_of_its_own(tmp_path: Path) -> None:
-    assert "--models_number" in succeed(tmp_path, (SCRIPTS[0], "--help"), run_process).stdout
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from common import recipes, study
 from common.data import datasets
-from common.learning import pruning
+from common.learning import methods, pruning
 from common.study import Cell
 
 
@@ -104,6 +104,7 @@ def test_every_word_has_its_row_in_the_layers_above() -> None:
     assert study.DATASETS.keys() == datasets.LOADERS.keys()
     assert set(study.CRITERIA) == pruning.CRITERIA.keys()
     assert study.LEARNERS.keys() == recipes.TRAINING.keys() == recipes.FINETUNING.keys()
+    assert study.LEARNERS.keys() == methods.METHODS.keys()
     assert {words.preset for words in study.DATASETS.values()} <= recipes.NETWORK.keys()
     gradual = {name for name, schedule in study.SCHEDULES.items() if schedule.is_gradual}
     assert gradual == recipes.WINDOWS.keys()

@@ -38,11 +38,6 @@ def naive_modal(labels: np.ndarray, ties: str) -> list[int]:
     return modal
 
 
-def test_votes_of_the_table() -> None:
-    assert pie.count_votes(DENSE, 3).tolist() == [[3, 0, 0], [0, 2, 1], [1, 1, 1], [1, 0, 2]]
-    assert pie.count_votes(PRUNED, 3).tolist() == [[2, 1, 0], [0, 1, 2], [2, 1, 0], [1, 1, 1]]
-
-
 def test_modal_labels_of_the_table_by_both_tie_rules() -> None:
     assert pie.modal_labels(DENSE, 3).tolist() == [0, 1, 0, 2]
     assert pie.modal_labels(DENSE, 3, ties="highest").tolist() == [0, 1, 2, 2]
@@ -54,11 +49,6 @@ def test_pies_of_the_table_depend_on_the_tie_rule() -> None:
     assert pie.find_pies(DENSE, PRUNED, 3).tolist() == [False, True, False, True]
     assert pie.find_pies(DENSE, PRUNED, 3, ties="highest").tolist() == [False, True, True, False]
     assert pie.find_pies(DENSE, PRUNED, 3).dtype == bool
-
-
-def test_ties_of_the_table() -> None:
-    assert pie.is_tied(pie.count_votes(DENSE, 3)).tolist() == [False, False, True, False]
-    assert pie.is_tied(pie.count_votes(PRUNED, 3)).tolist() == [False, False, False, True]
 
 
 def test_directions_of_a_table() -> None:
@@ -128,20 +118,6 @@ def test_planted_disagreements_are_the_pies_and_no_others(
         pie.modal_labels(dense, N_CLASSES), pie.modal_labels(pruned, N_CLASSES), target
     )
     assert ways == (len(planted), 0, 0)
-
-
-@given(labels_kn, st.integers(0, 2**32 - 1))
-def test_directions_sum_to_the_pies(labels: np.ndarray, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    pruned = rng.integers(N_CLASSES, size=labels.shape)
-    target = rng.integers(N_CLASSES, size=labels.shape[1])
-    modal = [pie.modal_labels(both, N_CLASSES) for both in (labels, pruned)]
-    ways = pie.directions(*modal, target)
-    assert sum(ways) == pie.find_pies(labels, pruned, N_CLASSES).sum()
-    naive = Counter(
-        (bool(d == t), bool(p == t)) for d, p, t in zip(*modal, target, strict=True) if d != p
-    )
-    assert ways == (naive[True, False], naive[False, True], naive[False, False])
 
 
 def test_populations_of_different_size_can_be_compared() -> None:

@@ -169,11 +169,6 @@ PROBES = np.array(
 )
 
 
-def test_depths_of_the_table() -> None:
-    depth = prediction_depth(PROBES, np.full(7, 5))
-    assert depth.tolist() == [0, 1, 2, 3, 4, 2, 4]
-
-
 @given(
     hnp.arrays(
         np.int16,

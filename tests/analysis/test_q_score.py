@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from random import Random
 
 import numpy as np
 import pytest
@@ -54,18 +53,6 @@ def test_agrees_with_a_loop(embedding: np.ndarray) -> None:
     assert np.array_equal(embedding, before)
     assert {score.dtype for score in scores} == {np.dtype(np.float64)}
     assert np.stack(scores, axis=1) == pytest.approx(np.array(naive(embedding)), rel=1e-6)
-
-
-@given(embeddings, st.floats(1e-3, 1e3), st.randoms(use_true_random=False))
-def test_scale_and_order_of_features_do_not_matter(
-    embedding: np.ndarray, scale: float, random: Random
-) -> None:
-    embedding = embedding + np.linspace(0, 1, embedding.shape[1])
-    order = random.sample(range(embedding.shape[1]), embedding.shape[1])
-    for score, expected in zip(
-        q_score(scale * embedding[:, order]), q_score(embedding), strict=True
-    ):
-        assert score == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [0, 1, 3.7, -2, 1e-30, 1e10])

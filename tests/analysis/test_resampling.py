@@ -82,16 +82,6 @@ def test_images_that_all_networks_change_are_all_counted(k: int) -> None:
     assert resampling.corrected_pies(dense, pruned, 4, 50, rng).value == 7
 
 
-def test_corrected_count_does_not_depend_on_the_order_of_networks() -> None:
-    dense, pruned = two_populations(13, 7, shift=0.3)
-    order = np.random.default_rng(1).permutation(7)
-    a, b = (
-        resampling.corrected_pies(dense[ids], pruned[ids], 4, 70, np.random.default_rng(0))
-        for ids in (np.arange(7), order)
-    )
-    assert a == pytest.approx(b)
-
-
 def test_corrected_count_does_not_depend_on_names_of_classes() -> None:
     dense, pruned = (labels % 2 for labels in two_populations(14, 6, shift=0.3))
     rng = np.random.default_rng(0)
@@ -228,12 +218,6 @@ def test_free_null_is_the_exact_distribution_over_all_deals() -> None:
     null = resampling.permutation_null(dense, pruned, 4, False, 4000, rng)
     assert set(null.counts) <= set(exact)
     assert null.mean == pytest.approx(np.mean(exact), abs=4 * np.std(exact) / 4000**0.5)
-
-
-def test_p_value_is_never_zero_and_counts_the_observed_arrangement() -> None:
-    dense, pruned = np.zeros((10, 50), int), np.ones((10, 50), int)
-    null = resampling.permutation_null(dense, pruned, 2, False, 99, np.random.default_rng(0))
-    assert null.p_value >= 0.01
 
 
 def test_a_population_against_itself_has_no_excess() -> None:

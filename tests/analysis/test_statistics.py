@@ -1,4 +1,4 @@
-"""Means over networks against scipy."""
+"""Means over networks, intervals of differences and proportions, against scipy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from common.analysis.statistics import Mean, mean_over_networks
+from common.analysis import statistics as analysis
+from common.analysis.statistics import Estimate, Mean, mean_over_networks
 
 
 def test_a_table() -> None:
@@ -48,3 +49,40 @@ def test_integers_and_single_precision_are_averaged_in_double() -> None:
 def test_no_values_are_refused(values: ArrayLike) -> None:
     with pytest.raises(ValueError, match="K >= 1"):
         mean_over_networks(values)
+
+
+# Intervals of differences and proportions
+
+
+def test_difference_of_symmetric_intervals_adds_variances() -> None:
+    found = analysis.difference(Estimate(5, 2, 8), Estimate(1, -3, 5))
+    assert found == pytest.approx(Estimate(4, -1, 9))
+
+
+def test_difference_of_skewed_intervals_uses_the_side_that_matters() -> None:
+    found = analysis.difference(Estimate(10, 9, 20), Estimate(4, 0, 5))
+    assert found == pytest.approx(Estimate(6, 6 - 2**0.5, 6 + 116**0.5))
+
+
+def test_difference_covers_at_its_nominal_rate() -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        means = [
+            mean_over_networks(rng.normal(centre, sd, 10))
+            for centre, sd in ((1.0, 2.0), (0.5, 1.0))
+        ]
+        a, b = (Estimate(mean.mean, *mean.interval) for mean in means)
+        _, low, high = analysis.difference(a, b)
+        covered.append(low <= 0.5 <= high)
+    assert 0.93 <= np.mean(covered) <= 0.98
+
+
+def test_proportion_is_wilsons() -> None:
+    found = analysis.proportion(7, 50)
+    z = scipy.stats.norm.ppf(0.975)
+    centre = (7 + z**2 / 2) / (50 + z**2)
+    half = z / (50 + z**2) * (7 * 43 / 50 + z**2 / 4) ** 0.5
+    assert found == pytest.approx(Estimate(0.14, centre - half, centre + half))
+    with pytest.raises(ValueError, match="nothing"):
+        analysis.proportion(0, 0)

@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.transforms import functional as TF
 
-from common import options, runtime, study
+from common import runtime, study
 from common.data import datasets
 from common.data.datasets import Dataset
 from common.runtime import EXIT_DATA, Failure, Interrupted
@@ -530,15 +530,6 @@ def test_images_are_resized_once_as_pil_does_it(
     mean = data.train.images.double().mean((0, 2, 3)) / 255  # of the images as they are now
     torch.testing.assert_close(data.mean.double(), mean)
     assert data.train.digest != load(name, data_dir).train.digest
-
-
-def test_digits_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = options.training("", "supervised")
-    assert parser.parse_args(["--dataset", "digits"]).image_size == 8
-    with pytest.raises(SystemExit) as end:
-        parser.parse_args(["--dataset", "digits", "--image_size", "16"])
-    assert end.value.code == 2
-    assert "--image_size: 16: digits has images of 8" in capsys.readouterr().err
 
 
 @IN_EACH

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from running import PREFIXES, contents, succeed
+from running import contents, succeed
 
 PRUNED = ("--pruning_percentages", "0.9")
 DIGITS = ("--dataset", "digits")
@@ -16,18 +16,6 @@ def dry_run(cwd: Path, script: str, *flags: str) -> str:
     done = succeed(cwd, (script, "--dry_run", *flags))
     assert contents(cwd) == set()
     return " ".join(done.stdout.split())
-
-
-@pytest.mark.parametrize("prefix", PREFIXES.values())
-@pytest.mark.parametrize("dataset", ["cifar10", "digits"])
-@pytest.mark.parametrize("kind", ["training", "pruning_finetune"])
-def test_every_recipe_is_told_without_its_data(
-    tmp_path: Path, prefix: str, dataset: str, kind: str
-) -> None:
-    said = dry_run(tmp_path, f"{prefix}_{kind}.py", "--dataset", dataset, *PRUNED)
-    assert "epochs of" in said
-    assert "learning rate: epoch 0" in said
-    assert ("0.9000" in said) == (kind == "training")  # of the last pruning event
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import torch
 from naive import Naive, Table
 from running import (
     N_TEST,
-    PREFIXES,
     Study,
     cells,
     chain,
@@ -27,7 +26,6 @@ from running import (
 )
 
 from common.experiments import predictions
-from common.model import checkpoints
 from common.report import plots, publish
 from common.study import Cell, dense_cell
 
@@ -167,30 +165,6 @@ def test_overwriting_makes_the_networks_again_and_forgets_what_they_said(
     table.assert_mean(DENSE, "top1", fresh.accuracies(DENSE))
     # Networks that were fine-tuned from the former dense ones are refused, naming the reason.
     refused(study_copy.folder, finetune("supervised"), 4, "parent")
-
-
-LATER = {"head_views", "criterion", "image_size", "nesterov", "decay", "released_quirks"}
-LATER |= {"min_crop_area", "finetune_loss"}
-
-
-@pytest.mark.parametrize("learner", PREFIXES)
-def test_networks_from_before_a_flag_are_finished_and_stay_as_they_are(
-    study_copy: Study, learner: str
-) -> None:
-    """Their configurations lack what later versions wrote: they had its first value."""
-    for path in sorted(study_copy.models.glob(f"{learner}_*.pt")):  # an encoder before its head
-        stored = checkpoints.read(path)
-        del stored["digest"], stored["data"]
-        config = stored["config"]
-        stored["config"] = {key: config[key] for key in config.keys() - LATER}
-        if "encoder" in stored:
-            encoder = path.with_name(path.name.replace("_head", "_encoder"))
-            stored["encoder"] = checkpoints.read(encoder)["digest"]
-        checkpoints.write(path, stored)
-    before = files(study_copy.models)
-    for command in chain(learner)[:3]:
-        assert "2 networks finished, 0 to make" in study_copy.run(command).stdout
-    assert files(study_copy.models) == before
 
 
 # Caches

@@ -1,6 +1,6 @@
 """Places to put faults into, and the count of what they survived.
 
-A test tells by its marks which fault it stands for: `fault(name, what, expected)`, or `bad_input`.
+A test tells by a mark which fault it stands for: `fault(name, what, expected)`.
 The run ends with one line of counts; with FAULT_KILLS=100 or more, faults.json tells what was
 counted.
 """
@@ -27,12 +27,10 @@ NOT_HERE = {
 # Counted here, and nowhere else. The kills "with_a_state" came after the first epoch of a training.
 COUNTS = {"files_lost": 0, "kills": 0, "kills_with_a_state": 0, "kills_bit_exact": 0}
 FAULTS: dict[str, dict[str, dict[str, Any]]] = {}  # by name and by what was done
-BAD_INPUTS: dict[str, bool] = {}  # whether it was refused
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(name, what, expected): the fault that a test puts in")
-    config.addinivalue_line("markers", "bad_input: the test is one bad input, named by its id")
 
 
 @pytest.fixture
@@ -90,18 +88,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         )
         row["survived"] &= report.passed
         row["runs"] += report.when == "call"
-    if item.get_closest_marker("bad_input"):
-        BAD_INPUTS[item.name] = BAD_INPUTS.get(item.name, True) and report.passed
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Write the line of counts, and what is behind it if that is wanted."""
-    if not FAULTS and not BAD_INPUTS:
+    if not FAULTS:
         return
     survived = sum(all(row["survived"] for row in rows.values()) for rows in FAULTS.values())
     line = (
         f"faults {survived}/{len(FAULTS)} survived, files lost {COUNTS['files_lost']}, "
-        f"bad inputs {sum(BAD_INPUTS.values())}/{len(BAD_INPUTS)} refused, "
         f"kills {COUNTS['kills_bit_exact']}/{COUNTS['kills']} bit-exact"
     )
     terminalreporter.write_line(
@@ -109,6 +104,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         f"not here: {', '.join(NOT_HERE)}"
     )
     if KILLS >= 100:
-        found = {"summary": line, "counts": COUNTS, "faults": FAULTS, "bad_inputs": BAD_INPUTS}
+        found = {"summary": line, "counts": COUNTS, "faults": FAULTS}
         found["not_here"] = NOT_HERE
         (ROOT / "faults.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -165,7 +165,7 @@ def test_a_gpu_replays_its_passes_as_cuda_graphs(config_of: ConfigOf, loss: str)
     """None is left out of the graphs, for two networks one after the other."""
     learner, changes, number = LOSSES[loss]
     config = config_of(learner, epochs=3, **changes)
-    on_gpu = datasets.load("digits", Path("unused"), torch.device("cuda"), 44, 30)
+    on_gpu = datasets.load_dataset("digits", Path("unused"), torch.device("cuda"), 8, 44, 30)
     counters["inductor"].clear()
     for network_id in (0, 1):
         losses = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from common.data.datasets import Dataset
 from common.learning import loop, methods, pruning
 from common.learning.loop import Run, Stage
 from common.learning.losses import supcon_loss
-from common.learning.methods import METHODS
 from common.model import wide_resnet
 from common.recipes import Config
 
@@ -61,11 +59,6 @@ def trained(stage: Stage, modules: Modules) -> set[str]:
 
 def images(n: int = 8, size: int = 8) -> Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def test_every_word_has_its_row() -> None:
-    assert METHODS.keys() == study.LEARNERS.keys()
-    assert pruning.CRITERIA.keys() == {*study.CRITERIA}
 
 
 @pytest.mark.parametrize("learner", study.LEARNERS)
@@ -251,30 +244,3 @@ def test_finetuning_keeps_the_masks(
     if learner == "SupCon":
         learned = changed(before["projection"], modules["projection"])
         assert learned == (set(before["projection"]) if loss == "supcon" else set())
-
-
-@pytest.mark.parametrize("learner", study.LEARNERS)
-def test_a_criterion_is_one_function_and_one_word(
-    config_of: ConfigOf, data: Dataset, monkeypatch: pytest.MonkeyPatch, learner: str
-) -> None:
-    """The walk of whoever adds one: here the first weights of each tensor go first. The word in
-    study.CRITERIA would make the row of study.PRUNINGS."""
-
-    def first_masks(tensors: Any, sparsity: float, allocation: str, *seed: Any) -> pruning.Masks:
-        assert seed == (5, 0)
-        masks = pruning.magnitude_masks(tensors, sparsity, allocation)
-        return {name: mask.flatten().sort().values.view_as(mask) for name, mask in masks.items()}
-
-    monkeypatch.setitem(pruning.CRITERIA, "first", first_masks)
-    row = study.Pruning("GMP", "first")
-    monkeypatch.setitem(study.PRUNINGS, row.name, row)
-    config = config_of(learner, sparsity=0.9, pruning_method="first_GMP", criterion="first")
-    modules, stages = build(config)
-    masks: dict[str, Tensor] = {}
-    history = loop.train(stages, modules, masks, data, Run((5, 0)))
-    assert all(
-        torch.equal(mask, mask.flatten().sort().values.view_as(mask)) for mask in masks.values()
-    )
-    weights = wide_resnet.prunable(modules["network"])
-    assert pruning.reached(weights, masks, 0.9)["sparsity_reached"] == pytest.approx(0.9, abs=1e-4)
-    assert history[-1]["train_accuracy"] > 0

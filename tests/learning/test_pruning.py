@@ -168,15 +168,6 @@ def test_applying_masks_zeroes_weights_and_momentum() -> None:
     assert free.all()
 
 
-def test_masks_apply_before_the_first_step_and_without_an_optimizer() -> None:
-    mask = {"weight": torch.tensor([True, False, True])}
-    for is_trained in (False, True):
-        weight = torch.nn.Parameter(torch.ones(3))
-        optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9) if is_trained else None
-        pruning.apply_masks(mask, {"weight": weight}, optimizer)
-        assert weight.tolist() == [1, 0, 1]
-
-
 def test_what_was_reached_is_what_is_zero() -> None:
     """Layer by layer and in all; one weight more or less is rounding, more is a fault."""
     weights = {"a": torch.tensor([0.0, -0.0, 1.0, 1e-30]), "b": torch.eye(3)}
@@ -275,11 +266,6 @@ def test_sparsity_follows_zhu_and_gupta(
     assert sparsity == pytest.approx(float(expected), abs=1e-12)
 
 
-def test_a_schedule_by_hand() -> None:
-    values = [pruning.gmp_sparsity(step, 10, 30, 0.8) for step in (0, 10, 15, 20, 25, 30, 99)]
-    assert values == pytest.approx([0, 0, 0.4625, 0.7, 0.7875, 0.8, 0.8], abs=1e-12)
-
-
 @pytest.mark.parametrize("final", [0.3, 0.9, 0.975, 1 / 3])
 @pytest.mark.parametrize(
     ("window", "n_steps", "steps"),
@@ -318,15 +304,6 @@ def test_given_steps_are_kept_whatever_the_window(window: tuple[float, float, in
         (1000, (0, 999, 333), [0, 333, 666, 999]),  # the last step may be an event
     ):
         assert list(pruning.pruning_events(window, 0.9, n_steps, *steps)) == list(expected)
-
-
-def test_the_defaults_are_the_released_schedules() -> None:
-    assert WINDOWS == {"GMP": (0.0125, 0.25, 39), "later_GMP": (0.10, 0.194, 38)}
-    early = list(pruning.pruning_events(WINDOWS["GMP"], 0.9, 80_155))
-    assert early == [1002 + 500 * i for i in range(39)]
-    assert early[-1] == pytest.approx(20_000, rel=0.001)
-    later = list(pruning.pruning_events(WINDOWS["later_GMP"], 0.9, 24_500))
-    assert later == [2450 + 62 * i for i in range(38)]
 
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)

@@ -283,22 +283,6 @@ def test_states_are_saved_now_and_then_for_the_case_of_a_sudden_end(
     assert_same(lab.train(config), whole[learner])
 
 
-def test_masks_are_those_of_the_caller(lab: Lab, config_of: ConfigOf) -> None:
-    """They are filled in place, also when a training is continued after the last pruning event."""
-    config = config_of("SupCon", **CHANGES)
-    lab.interrupt(config, n=11)
-    learned = lab.train(config)
-    for name, weight in wide_resnet.prunable(learned.modules["network"]).items():
-        assert (weight != 0).equal(learned.masks[name]), name
-
-
-def test_a_log_that_cannot_be_written_stops_nothing(
-    lab: Lab, config_of: ConfigOf, whole: dict[str, Learned]
-) -> None:
-    (lab.folder / "logs").write_text("in the way")
-    assert_same(lab.train(config_of("supervised", **CHANGES)), whole["supervised"])
-
-
 def test_who_continues_elsewhere_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     begun = resumable.environment(torch.device("cpu"), compile_loss=True)
     now = resumable.environment(torch.device("cpu"), compile_loss=False) | {"torch": "9.0"}

@@ -11,7 +11,7 @@ import platform
 import random
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -370,13 +370,19 @@ def test_other_files_of_torch_are_refused(tmp_path: Path, stored: Any) -> None:
 # Damaged files
 
 
-def flip(path: Path, positions: Iterable[int], seed: int) -> int:
-    """Read the file with one bit flipped, at each position in turn; how often it was refused."""
-    whole = path.read_bytes()
-    before = checkpoints.read(path)
-    chance = random.Random(seed)
-    n_refused = 0
-    for position in positions:
+def test_a_flipped_bit_among_names_and_types_is_refused_or_harmless(tmp_path: Path) -> None:
+    """They come first in a file, before the weights."""
+    path = tmp_path / "a.pt"
+    stored = {
+        "sparsity": 0.9,
+        "model": {"a.weight": torch.arange(12.0).reshape(4, 3), "steps": torch.tensor(3)},
+        "masks": {"a.weight": torch.tensor([[True, False, True]] * 4)},
+        "results": {"test_accuracy": 0.5, "history": [{"epoch": 1, "loss": None}]},
+    }
+    checkpoints.write(path, stored)
+    whole, before = path.read_bytes(), checkpoints.read(path)
+    chance, n_refused = random.Random(1), 0
+    for position in range(900):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
@@ -390,46 +396,7 @@ def flip(path: Path, positions: Iterable[int], seed: int) -> int:
             n_refused += 1
         else:
             assert_equal(after, before)
-    path.write_bytes(whole)
-    return n_refused
-
-
-def test_a_flipped_bit_anywhere_in_a_network_is_refused_or_harmless(tmp_path: Path) -> None:
-    save(tmp_path, SUPERVISED)
-    path = files(tmp_path, SUPERVISED)[0]
-    size = path.stat().st_size
-    chance = random.Random(0)
-    n_refused = flip(path, [chance.randrange(size) for _ in range(40)], seed=0)
-    assert n_refused > 20  # most bytes are weights
-    load(tmp_path, SUPERVISED)
-
-
-def test_a_flipped_bit_among_names_and_types_is_refused_or_harmless(tmp_path: Path) -> None:
-    """They come first in a file, before the weights."""
-    path = tmp_path / "a.pt"
-    stored = {
-        "learner": "supervised",
-        "sparsity": 0.9,
-        "network_id": 3,
-        "model": {"a.weight": torch.arange(12.0).reshape(4, 3), "steps": torch.tensor(3)},
-        "masks": {"a.weight": torch.tensor([[True, False, True]] * 4)},
-        "results": {"test_accuracy": 0.5, "history": [{"epoch": 1, "loss": None}]},
-    }
-    checkpoints.write(path, stored)
-    assert flip(path, range(900), seed=1) > 300
-
-
-@OF_EACH_CELL
-def test_truncated_files_are_refused(tmp_path: Path, cell: Cell) -> None:
-    save(tmp_path, cell)
-    for path in files(tmp_path, cell):
-        whole = path.read_bytes()
-        for share in (0, 0.1, 0.5, 0.9, 0.999):
-            path.write_bytes(whole[: int(share * len(whole))])
-            with refused(path):
-                load(tmp_path, cell)
-        path.write_bytes(whole)
-    load(tmp_path, cell)
+    assert n_refused > 300
 
 
 @pytest.mark.parametrize(
@@ -562,35 +529,6 @@ def test_a_write_that_fails_leaves_the_previous_file_and_no_other(
         save(tmp_path, SUPERVISED, modules=make_modules(SUPERVISED, seed=1))
     assert path.read_bytes() == before
     assert contents(tmp_path) == {path.name}
-
-
-@OF_EACH_CELL
-def test_a_new_network_replaces_the_previous_one(tmp_path: Path, cell: Cell) -> None:
-    save(tmp_path, cell)
-    other = save(tmp_path, cell, modules=make_modules(cell, seed=1))
-    stored = load(tmp_path, cell).network.state_dict()
-    assert_equal(dict(stored), dict(other["network"].state_dict()))
-
-
-def test_a_pair_of_which_only_the_encoder_was_replaced_counts_as_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk is full after the encoder, which comes first; the network is made again."""
-    save(tmp_path, SUPCON)
-    before = [path.read_bytes() for path in files(tmp_path, SUPCON)]
-
-    def second_fails(path: Path, data: memoryview) -> None:
-        (full_disk if "head" in path.name else real_write)(path, data)
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(Path, "write_bytes", second_fails)
-        save(tmp_path, SUPCON, modules=make_modules(SUPCON, seed=1))
-    after = [path.read_bytes() for path in files(tmp_path, SUPCON)]
-    assert [a == b for a, b in zip(after, before, strict=True)] == [False, True]
-    assert contents(tmp_path) == {path.name for path in files(tmp_path, SUPCON)}
-    assert checkpoints.describe(NetworkFiles(tmp_path, SUPCON, 3)) is None
-    save(tmp_path, SUPCON, modules=make_modules(SUPCON, seed=1))
-    assert load(tmp_path, SUPCON).digest
 
 
 @pytest.mark.parametrize(

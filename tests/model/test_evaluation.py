@@ -95,18 +95,6 @@ def test_classify_gives_labels_logits_and_embeddings(network: WideResNet, data: 
     np.testing.assert_allclose(embeddings, torch.cat([e.embedding for e in expected]), **close)
 
 
-def test_probe_embeddings_are_joined_by_layer(network: WideResNet, data: Dataset) -> None:
-    batches = evaluation.outputs(network, data, data.test, 10, probes=True)
-    probes = evaluation.probe_embeddings(batches)
-    expected = one_by_one(network, data)
-    assert [probe.shape for probe in probes] == [
-        (33, width) for width in [16] + 3 * [16] + 3 * [32] + 3 * [64]
-    ]
-    for layer, probe in enumerate(probes):
-        oracle = torch.cat([e.probes[layer] for e in expected])
-        torch.testing.assert_close(probe, oracle, rtol=1e-4, atol=1e-5)
-
-
 def test_views_replace_the_plain_images(network: WideResNet, data: Dataset) -> None:
     network.eval()
     with torch.no_grad():
@@ -116,11 +104,3 @@ def test_views_replace_the_plain_images(network: WideResNet, data: Dataset) -> N
     )
     logits = torch.cat([output.logits for output in flipped])
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_gradients_are_off_only_inside(network: WideResNet, data: Dataset) -> None:
-    for output in evaluation.outputs(network, data, data.test, 10):
-        assert not output.embedding.requires_grad
-        assert output.embedding.dtype == torch.float32
-        assert torch.is_grad_enabled()  # for the code between two batches
-    assert torch.is_grad_enabled()

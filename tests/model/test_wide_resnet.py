@@ -125,18 +125,6 @@ def test_prunable_are_convolutions_and_the_classifier() -> None:
     assert all(weight is parameters[name] for name, weight in prunable.items())
 
 
-@pytest.mark.parametrize(
-    ("widen_factor", "expected"),
-    [(1, {"block2.layer.0", "block3.layer.0"}), (2, {f"block{g}.layer.0" for g in (1, 2, 3)})],
-)
-def test_shortcuts_are_convolved_only_where_the_width_changes(
-    widen_factor: int, expected: set[str]
-) -> None:
-    names = WideResNet(16, widen_factor).state_dict()
-    found = {name.removesuffix(".convShortcut.weight") for name in names if "Shortcut" in name}
-    assert found == expected
-
-
 def test_parameters_carry_the_released_names() -> None:
     names = set(WideResNet(10, 2).state_dict())
     batch_norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

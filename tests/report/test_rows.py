@@ -119,17 +119,6 @@ def test_the_summary_holds_the_last_word_of_every_analysis(
     assert rows.read(pies) == [expected[key] for key in sorted(expected)]
 
 
-def test_the_order_of_writing_leaves_no_trace(tmp_path: Path) -> None:
-    made = [
-        (a, row(cell, "top1", i, 2, 10)) for i, (a, cell) in enumerate(product(ANALYSES, CELLS))
-    ]
-    for forwards, backwards in zip(made, reversed(made), strict=True):
-        store(tmp_path / "a", *forwards)
-        store(tmp_path / "b", *backwards)
-    a, b = ((tmp_path / name / "summary.csv").read_bytes() for name in "ab")
-    assert a == b
-
-
 def test_a_study_without_numbers_stays_untouched(tmp_path: Path) -> None:
     assert rows.read(tmp_path / "nothing") == []
     rows.forget(tmp_path / "nothing", GMP)
