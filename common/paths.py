@@ -365,23 +365,39 @@ def prediction_depth(pies: Path, cell: Cell, knn: int, kind: str = "PIEs") -> Pa
     return pies / learner / "prediction_depth" / name
 
 
-# The figures of the report, in its order.
-REPORT_FIGURES = (
-    "comparison/PIEs_by_sparsity.png",
-    "comparison/overlap.png",
-    "*/umap/UMAP_*.png",
-    "comparison/common_PIEs_*.png",
-    "*/pies_distribution/PIEs_by_population_size_*.png",
-    "*/pies_distribution/class_impact_*.png",
-    "*/prediction_depth/Prediction_Depth_PIEs_*.png",
-    "*/prediction_depth/Prediction_Depth_probe_accuracy_*.png",
-    "*/q_score/Q-SCORE_*.png",
-    "*/pies_distribution/vote_distance_*.png",
-    "comparison/disagreement_*.png",
-)
+# The figures of the report, by kind, in its order.
+REPORT_FIGURES = {
+    "by_sparsity": "comparison/PIEs_by_sparsity.png",
+    "overlap": "comparison/overlap.png",
+    "umap": "*/umap/UMAP_*.png",
+    "common_PIEs": "comparison/common_PIEs_*.png",
+    "by_population_size": "*/pies_distribution/PIEs_by_population_size_*.png",
+    "class_impact": "*/pies_distribution/class_impact_*.png",
+    "prediction_depth": "*/prediction_depth/Prediction_Depth_PIEs_*.png",
+    "probe_accuracy": "*/prediction_depth/Prediction_Depth_probe_accuracy_*.png",
+    "q_score": "*/q_score/Q-SCORE_*.png",
+    "vote_distance": "*/pies_distribution/vote_distance_*.png",
+    "disagreement": "comparison/disagreement_*.png",
+}
 
 
-def report_figures(pies: Path) -> list[Path]:
-    """The figures of the report that are there, without half-written ones of other processes."""
-    found = (path for pattern in REPORT_FIGURES for path in sorted(pies.glob(pattern)))
-    return [path for path in found if not path.name.startswith(".")]
+def report_figures(pies: Path) -> list[tuple[str, Path]]:
+    """Kind and path of the report's figures that are there, without half-written ones of other
+    processes."""
+    return [
+        (kind, path)
+        for kind, pattern in REPORT_FIGURES.items()
+        for path in sorted(pies.glob(pattern))
+        if not path.name.startswith(".")
+    ]
+
+
+def cell_of_figure(path: Path) -> Cell | None:
+    """The cell that the name of a figure tells, with an empty learner where the figure is about
+    both; None for a figure of all cells."""
+    pruning = re.search(rf"_({_any_of([DENSE, *PRUNINGS])})_", path.name)
+    sparsity = re.search(r"\d\.\d{2,10}", path.name)
+    if pruning is None or sparsity is None:
+        return None
+    learner = path.parent.parent.name
+    return Cell(learner if learner in LEARNERS else "", pruning[1], float(sparsity[0]))

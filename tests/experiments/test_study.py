@@ -325,7 +325,8 @@ def test_the_gallery_tells_the_softmax_margin_of_every_pie(study: Study, naive: 
     found = re.search(r"^const data = (.*);$", page, re.MULTILINE)
     assert found is not None
     data, told = json.loads(found[1]), {}
-    for pie in data["pies"]:
+    for values in data["pies"]:
+        pie = dict(zip(data["fields"], values, strict=True))
         learner, pruning, sparsity, _ = data["cells"][pie["cell"]]
         index, _ = data["images"][pie["tile"]]
         told[Cell(learner, pruning, float(sparsity)), index] = pie["softmax_margin_pruned"]

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from common import files, paths, study
-from common.report import claims, comparison, page
+from common.report import captions, gallery, page, pie_plots, plots, publish, rows, settings, style
 from common.report.by_image import GALLERY
 from common.study import Cell
 
 CELLS = (Cell("supervised", "GMP", 0.9), Cell("SupCon", "GMP", 0.9), Cell("SupCon", "global", 0.5))
+RECIPE = {"torch": "2.x", "ids": [0, 1, 2, 7], "limit": None, "parent": "ab" * 16}
 HOSTILE = '<script>document.title = "broken in"</script>'
+PAPER = "https://arxiv.org/abs/2207.00200"
 N, CLASSES = 40, ("cat", "dog", HOSTILE)
 
 
@@ -54,7 +56,9 @@ def stored(pies: Path, cell: Cell) -> files.Arrays:
 
 
 def gallery_of(page: Path) -> dict:
-    return json.loads(re.search(r"const data = (.*);\n", page.read_text())[1])
+    data = json.loads(re.search(r"const data = (.*);\n", page.read_text())[1])
+    data["pies"] = [dict(zip(data["fields"], pie, strict=True)) for pie in data["pies"]]
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +66,34 @@ def pies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "pies" / "made up & small"
     for seed, cell in enumerate(CELLS):
         store_pies(folder, cell, seed)
-    comparison.run(folder)
-    claims.run(folder)
-    recipe = {"SupCon GMP 0.90": {"epochs": 3, "torch": "2.x", "ids": [0, 1]}}
-    paths.recipes(folder, "SupCon").write_text(json.dumps(recipe))
-    page.write(folder)
+        found = stored(folder, cell)
+        counts = {"n_pies": found["is_pie"].sum(), "n_pies_corrected": 3, "top1": 0.9}
+        counts |= {"top1_lost": 0.05}
+        rows.store(folder, "pie_detection", {
+            cell: [rows.row(cell, m, v, 10, N, interval=(v, v)) for m, v in counts.items()]
+        })  # fmt: skip
+        files.write_csv(paths.pie_table(folder, cell), [("index",), (0,)])
+        path = paths.pies_distribution(folder, cell, "vote_distance")
+        shown = {key: found[key] for key in (*plots.HEADING, "is_pie")}
+        distance = {"distance": found["vote_distance"]}
+        style.keep(path, pie_plots.vote_distances, shown | distance)
+    for learner in study.LEARNERS:
+        made = [cell for cell in CELLS if cell.learner == learner]
+        recipes = {str(cell): cell._asdict() | RECIPE | {"epochs": len(made)} for cell in made}
+        paths.recipes(folder, learner).write_text(json.dumps(recipes))
+    publish.run(folder)
     return folder
 
 
 def test_the_page_needs_nothing_else(pies: Path) -> None:
     text = paths.report(pies).read_text()
-    sources = re.findall(r'(?:src|href)="([^"]+)"', text) + re.findall(r"url\(([^)]+)\)", text)
-    assert sources
-    assert all(source.startswith(("data:", "#", '" + sprite')) for source in sources)
-    assert "http" not in re.sub(r"data:[^\"]+", "", text)
+    shown = re.findall(r'src="([^"]+)"', text) + re.findall(r"url\(([^)]*)\)", text)
+    assert len(shown) > 2
+    assert all(source.startswith("data:") for source in shown)
+    links = set(re.findall(r'href="([^"#]+)"', text))
+    assert "comparison/PIEs_by_sparsity.png" in links
+    assert links - {PAPER} == {link for link in links if (pies / link).exists()}
+    assert "http" not in re.sub(r"data:[^\")]+", "", text).replace(PAPER, "")
 
 
 def test_class_names_are_escaped(pies: Path) -> None:
@@ -136,6 +154,86 @@ def test_cells_of_other_images_are_left_out(tmp_path: Path) -> None:
     assert [cell[0] for cell in cells] == [CELLS[1].learner]
 
 
+def visible(text: str) -> str:
+    """The words of a page, without its styles and scripts."""
+    return re.sub(r"\s+", " ", re.sub(r"<(style|script).*?</\1>|<[^>]+>", "", text, flags=re.S))
+
+
+def test_the_first_screen_answers_the_question(pies: Path) -> None:
+    text = paths.report(pies).read_text().split("<h2", 1)[0]
+    n_pies = [stored(pies, cell)["is_pie"].sum() for cell in CELLS]
+    for learner, n in (("supervised", n_pies[0]), ("SupCon", n_pies[1])):
+        answer = f"pruned {learner} networks forget {n} of {N} test images"
+        assert answer in visible(text)
+    assert text.count('data-kind="by_sparsity"') == 1
+    lines = files.read_csv(paths.claims(pies))
+    tested = {line["name"] for line in lines if line["verdict"] != "not tested"}
+    untested = {line["name"] for line in lines} - tested
+    assert tested
+    assert untested
+    assert all(text.count(f"<strong>{name}</strong>") == 1 for name in tested)
+    assert all(f"{name} (" in text for name in untested)  # with what would test it
+
+
+def test_every_figure_says_what_it_shows_and_of_how_many(pies: Path) -> None:
+    text = paths.report(pies).read_text()
+    found = paths.report_figures(pies)
+    assert text.count("<figcaption><strong>") == len(found) == 7
+    assert text.count("10 networks, 40 test images.</figcaption>") == len(found)
+    assert captions.CAPTIONS.keys() == paths.REPORT_FIGURES.keys()
+
+
+def test_figures_beyond_the_budget_are_shown_from_their_files(
+    pies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(pies, tmp_path / "copy")
+    first = next(figure for _, figure in captions._inlined(copy))
+    monkeypatch.setattr(captions, "INLINE_BYTES", len(first.source))
+    sources = re.findall(r'<img src="([^"]+)"', page.write(copy).read_text())
+    assert len(sources) == len(paths.report_figures(copy))
+    linked = [source for source in sources if not source.startswith("data:")]
+    assert len(linked) == len(sources) - 1
+    assert all((copy / source).exists() for source in linked)
+
+
+def test_a_page_of_any_size_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise, which no format stores well: 7,000 PIEs of 10,000 images in each of eight cells."""
+    n, n_pies, rng = 10_000, 7_000, np.random.default_rng(0)
+    is_pie = np.arange(n) < n_pies
+    found = {
+        "is_pie": is_pie,
+        "pie_images": rng.integers(256, size=(n_pies, 3, 32, 32), dtype=np.uint8),
+        "label": np.arange(n) % 10,
+        "classes": np.array(list("abcdefghij")),
+        "n_models": np.array(30),
+        "votes_dense": rng.multinomial(30, np.ones(10) / 10, size=n),
+        "votes_pruned": rng.multinomial(30, np.ones(10) / 10, size=n),
+        **{name: rng.random(n) for name in ("modal_dense", "modal_pruned", *GALLERY)},
+    }
+    cells = {
+        Cell(learner, "GMP", sparsity): found | {"vote_distance": rng.random(n)}
+        for learner in study.LEARNERS
+        for sparsity in (0.3, 0.5, 0.7, 0.9)
+    }
+    made = gallery.lay_out(cells)
+    assert len(made.sprite) <= gallery.SPRITE_BYTES
+    assert len(json.dumps(made.data)) < 1.3 * gallery.DATA_BYTES
+    by = "pie_probability" if "pie_probability" in found else "vote_distance"
+    for number, (cell, n_shown) in enumerate(made.n_shown.items()):
+        shown = [made.data["images"][p[1]][0] for p in made.data["pies"] if p[0] == number]
+        most = np.argsort(-cells[cell][by][:n_pies], kind="stable")[:n_shown]
+        assert 20 <= n_shown == len(shown)
+        assert set(shown) == set(most.tolist())
+    assert captions.INLINE_BYTES + gallery.SPRITE_BYTES + gallery.DATA_BYTES <= 3_600_000
+
+
+def test_settings_are_told_once_and_by_cells_made_alike(pies: Path) -> None:
+    told = settings.of_cells(pies)
+    assert told.common == [("torch", "2.x"), ("ids", "0-2, 7"), ("parent", "abababab…")]
+    heads = [("supervised", "GMP 0.90"), ("SupCon", "GMP 0.90; global 0.50")]
+    assert (told.heads, told.lines) == (heads, [("epochs", ["1", "2"])])
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -157,10 +255,11 @@ def cards(browser) -> list:
     return browser.find_elements("css selector", "#gallery li")
 
 
-def choose(browser, name: str, value: str) -> None:
+def choose(browser, form: str, name: str, value: str) -> None:
     from selenium.webdriver.support.ui import Select
 
-    Select(browser.find_element("name", name)).select_by_value(value)
+    field = browser.find_element("id", form).find_element("name", name)
+    Select(field).select_by_value(value)
 
 
 def open_page(browser, pies: Path) -> None:
@@ -171,20 +270,22 @@ def test_the_browser_finds_no_fault_and_no_hostile_script(browser, pies: Path) -
     open_page(browser, pies)
     assert browser.get_log("browser") == []
     assert browser.title == "What pruning forgets: made up & small"
-    broken = "return [...document.images].filter(i => i.complete && !i.naturalWidth).length"
+    broken = (
+        "return [...document.images].filter(i => i.src && i.complete && !i.naturalWidth).length"
+    )
     assert browser.execute_script(broken) == 0
 
 
 def test_the_gallery_filters(browser, pies: Path) -> None:
     open_page(browser, pies)
     n_all = len(cards(browser))
-    choose(browser, "learner", "SupCon")
-    choose(browser, "pruning", "global")
+    choose(browser, "filters", "learner", "SupCon")
+    choose(browser, "filters", "pruning", "global")
     found = cards(browser)
     shown = stored(pies, CELLS[2])
     assert 0 < len(found) == shown["is_pie"].sum() < n_all
     assert {card.get_attribute("data-cell") for card in found} == {"SupCon global 0.50"}
-    choose(browser, "true class", "dog")
+    choose(browser, "filters", "true class", "dog")
     assert {card.get_attribute("data-label") for card in cards(browser)} == {"dog"}
     assert len(cards(browser)) == (shown["is_pie"] & (shown["label"] == 1)).sum()
 
@@ -193,7 +294,7 @@ def test_the_gallery_filters(browser, pies: Path) -> None:
 def test_the_gallery_sorts_by_each_column(browser, pies: Path, column: str) -> None:
     """The largest first, and those without a value last; the index rises."""
     open_page(browser, pies)
-    choose(browser, "sort", column)
+    choose(browser, "filters", "sort", column)
     while browser.find_element("id", "more").is_displayed():
         browser.find_element("id", "more").click()
     shown = [card.get_attribute(f"data-{column}") for card in cards(browser)]
@@ -206,26 +307,94 @@ def test_the_gallery_sorts_by_each_column(browser, pies: Path, column: str) -> N
     assert shown[len(values) :] == [None] * n_without
 
 
+def tab_to(browser, selector: str) -> object:
+    """The element that the selector names, reached by the keyboard alone."""
+    from selenium.webdriver.common.keys import Keys
+
+    for _ in range(100):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        focused = browser.switch_to.active_element
+        if browser.execute_script("return arguments[0].matches(arguments[1])", focused, selector):
+            return focused
+    raise AssertionError(f"100 tabs do not reach {selector}")
+
+
 def test_the_keyboard_is_enough(browser, pies: Path) -> None:
+    """For a claim, a figure and the next one, and the images."""
     from selenium.webdriver.common.keys import Keys
 
     open_page(browser, pies)
     n_all = len(cards(browser))
-    for _ in range(6):  # five links, then the first filter
-        browser.switch_to.active_element.send_keys(Keys.TAB)
-    assert browser.switch_to.active_element.get_attribute("name") == "learner"
-    browser.switch_to.active_element.send_keys("supe")
+    tab_to(browser, ".claim summary").send_keys(Keys.ENTER)
+    assert browser.find_element("css selector", ".claim table").is_displayed()
+    link = tab_to(browser, ".cell a.large")
+    link.send_keys(Keys.ENTER)
+    picture = browser.find_element("css selector", "#large img")
+    assert picture.is_displayed()
+    first = picture.get_attribute("src")
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    second = picture.get_attribute("src")
+    browser.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    assert picture.get_attribute("src") == first != second
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not picture.is_displayed()
+    assert browser.switch_to.active_element == link
+    tab_to(browser, "#filters [name=learner]").send_keys("supe")
     assert 0 < len(cards(browser)) < n_all
 
 
-def test_a_phone_and_the_dark_show_the_whole_page(browser, pies: Path) -> None:
+def test_figures_are_chosen_by_cell_and_kind(browser, pies: Path) -> None:
+    open_page(browser, pies)
+    choose(browser, "figure-filters", "learner", "SupCon")
+    choose(browser, "figure-filters", "pruning", "GMP")
+    shown = [g for g in browser.find_elements("css selector", ".cell") if g.is_displayed()]
+    assert [g.get_attribute("data-learner") for g in shown] == ["", "SupCon"]  # both, and this
+    assert "3 figures" in browser.find_element("id", "figure-filters").text
+    choose(browser, "figure-filters", "kind", "disagreement")
+    shown = [f for f in browser.find_elements("css selector", "figure") if f.is_displayed()]
+    assert [f.get_attribute("data-kind") for f in shown] == ["by_sparsity", "disagreement"]
+
+
+def contrasts(browser) -> list[tuple[float, str]]:
+    """Contrast of text and background (WCAG 2) of every element that holds text of its own."""
+    return browser.execute_script("""
+      const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+      const light = colour => channels(colour).slice(0, 3).map(c => c / 255)
+        .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+      const behind = e => {
+        const colour = getComputedStyle(e).backgroundColor;
+        return channels(colour)[3] === 0 ? behind(e.parentElement) : colour;
+      };
+      return [...document.body.querySelectorAll("*:not(script, noscript, option)")]
+        .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
+        .map(e => {
+          const [a, b] = [light(getComputedStyle(e).color), light(behind(e))];
+          return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 80)];
+        });
+    """)
+
+
+def test_it_reads_on_a_phone_in_the_dark_and_in_print(browser, pies: Path) -> None:
     open_page(browser, pies)
     light = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert min(contrasts(browser))[0] >= 4.5
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
     assert light != browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert min(contrasts(browser))[0] >= 4.5
     metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_script("for (const part of document.querySelectorAll('details')) part.open = 1")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", **dark})
+    assert light == browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    open_page(browser, pies)
+    is_shut = "return document.querySelectorAll('details:not([open])').length"
+    n_shut = browser.execute_script(is_shut)
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script(is_shut) == 0
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert browser.execute_script(is_shut) == n_shut > 0

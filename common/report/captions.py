@@ -1,0 +1,141 @@
+"""The figures of the page: what each shows, in words, and the cell that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from PIL import Image
+
+from common import files, paths
+from common.report.gallery import data_uri
+from common.study import LEARNERS, Cell, format_sparsity
+
+# Title and caption, by the keys of paths.REPORT_FIGURES.
+CAPTIONS = {
+    "by_sparsity": (
+        "PIEs and accuracy by sparsity",
+        "Left: test images whose most frequent prediction changes, as counted and corrected for "
+        "the instability of the networks. Middle: top-1 accuracy. Right: the same counts "
+        "against accuracy lost. Bars are 95 % intervals.",
+    ),
+    "overlap": (
+        "Do two cells lose the same images?",
+        "Jaccard overlap of the PIEs of every two cells; in brackets what independent sets of "
+        "these sizes would share.",
+    ),
+    "umap": (
+        "Embeddings of one network",
+        "UMAP of the test images in one network, dense and pruned; each map has axes of its own. "
+        "The marked PIEs are those of the whole population.",
+    ),
+    "common_PIEs": (
+        "PIEs of both learners, by class",
+        "How many PIEs are common to both learners, and how many belong to one only.",
+    ),
+    "by_population_size": (
+        "PIEs by number of networks",
+        "How the count falls or grows with the number of networks in each population, and what "
+        "exchanging dense and pruned networks gives. Bands hold 95 % of the resampled counts.",
+    ),
+    "class_impact": (
+        "Which classes pay",
+        "Change of each class's recall beyond the mean change, with its 95 % interval; marked "
+        "where the p-value, adjusted over classes and cells, is at most 0.05.",
+    ),
+    "prediction_depth": (
+        "Prediction depth",
+        "Layer from which on the nearest neighbours of an image agree with the network, dense "
+        "against pruned; mean over networks.",
+    ),
+    "probe_accuracy": (
+        "Accuracy of each layer",
+        "Accuracy of a nearest-neighbour probe after each layer, dense and pruned. Bands are one "
+        "standard deviation over networks.",
+    ),
+    "q_score": (
+        "Q-Score",
+        "Q-Score of each image, dense against pruned; mean over networks. On the line, pruning "
+        "changed nothing.",
+    ),
+    "vote_distance": (
+        "How far the votes moved",
+        "Jensen-Shannon distance between the votes of the dense and of the pruned networks, for "
+        "PIEs and the other images.",
+    ),
+    "disagreement": (
+        "Where the learners disagree",
+        "Images to which the two learners give another most frequent prediction, by class, dense "
+        "and pruned.",
+    ),
+}
+INLINE_BYTES = 2_200_000  # figures beyond this are shown from their files beside the page
+WIDTH = 1650  # pixels, at most
+
+
+class Figure(NamedTuple):
+    """A figure on the page: `source` is the picture itself, or its file as `file` is."""
+
+    kind: str
+    title: str
+    caption: str
+    sizes: str  # `10 networks, 500 test images`
+    file: str
+    source: str
+    width: int
+    height: int
+
+
+class Group(NamedTuple):
+    """The figures of one cell; of both learners where `learner` is empty, of all if all are."""
+
+    learner: str
+    pruning: str
+    sparsity: str
+    figures: list[Figure]
+
+    @property
+    def title(self) -> str:
+        """`SupCon, later GMP, sparsity 0.97`."""
+        if not self.pruning:
+            return "All cells"
+        learner, pruning = self.learner or "both learners", self.pruning.replace("_", " ")
+        return f"{learner}, {pruning}" + f", sparsity {self.sparsity}" * (pruning != "dense")
+
+
+def grouped(pies: Path) -> list[Group]:
+    """The figures that are there, by cell: those of all cells, of both learners, of each."""
+    found: dict[Cell | None, list[Figure]] = {}
+    for path, figure in _inlined(pies):
+        found.setdefault(paths.cell_of_figure(path), []).append(figure)
+    learners = ["", *LEARNERS]
+    order = sorted(found, key=lambda cell: (-1,) if cell is None else
+                   (learners.index(cell.learner), *cell[1:]))  # fmt: skip
+    names = (("",) * 3 if c is None else (*c[:2], format_sparsity(c.sparsity)) for c in order)
+    return [Group(*name, found[cell]) for name, cell in zip(names, order, strict=True)]
+
+
+def _inlined(pies: Path) -> Iterator[tuple[Path, Figure]]:
+    """The figures in the order of the report: those that matter most are in the page itself."""
+    n_bytes = 0
+    for kind, path in paths.report_figures(pies):
+        file = quote(path.relative_to(pies).as_posix())
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+        picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
+        # Plots have few colours: 64 of them, stored without loss, take a third of the file.
+        few = picture.quantize(64).convert("RGB")
+        source = data_uri(few, "webp", lossless=True)
+        n_bytes += len(source)
+        if n_bytes > INLINE_BYTES:
+            n_bytes, source = n_bytes - len(source), file
+        yield path, Figure(kind, *CAPTIONS[kind], _sizes(path), file, source, *picture.size)
+
+
+def _sizes(path: Path) -> str:
+    """K and n, from the arrays beside the picture."""
+    arrays = files.load_arrays(path.with_suffix(".npz")) or {}
+    names = (("n_models", "networks"), ("n_examples", "test images"))
+    return ", ".join(f"{arrays[key]} {what}" for key, what in names if key in arrays)
