@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from common.files import Arrays
@@ -76,65 +78,64 @@ def vote_distances(a: Arrays) -> Figure:
 
 def overlap_matrix(a: Arrays) -> Figure:
     """Jaccard overlap of the lost images of every two cells; below it what chance would give."""
-    names = a["cells"].tolist()
-    side = 2.2 + 0.62 * len(names)
-    figure, axes = new_axes(side, side)
-    jaccard = a["jaccard"]
-    axes.imshow(jaccard, cmap="cividis", vmin=0, vmax=1)
-    for i in range(len(names)):
-        for j in range(len(names)):
-            text = f"{jaccard[i, j]:.2f}" + ("" if i == j else f"\n({a['expected'][i, j]:.2f})")
-            axes.text(j, i, text, ha="center", va="center", fontsize=7,
-                      color="black" if jaccard[i, j] > 0.5 else "white")  # fmt: skip
-    labels = [f"{name} ({n})" for name, n in zip(names, a["n_pies"], strict=True)]
-    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    names = [f"{name} ({n})" for name, n in zip(a["cells"], a["n_pies"], strict=True)]
+    side = 2.0 + 0.6 * (len(names) - 1)
+    figure, axes = new_axes(max(side, 4.2), max(side, 3.4))
+    jaccard = np.ma.masked_where(np.triu(np.ones_like(a["jaccard"])) > 0, a["jaccard"])
+    axes.imshow(jaccard[1:, :-1], cmap="cividis", vmin=0, vmax=1)
+    for i, j in zip(*np.tril_indices(len(names), -1), strict=True):
+        text = f"{jaccard[i, j]:.2f}\n({a['expected'][i, j]:.2f})"
+        axes.text(j, i - 1, text, ha="center", va="center", fontsize=8,
+                  color="black" if jaccard[i, j] > 0.5 else "white")  # fmt: skip
+    ticks = range(len(names) - 1)
+    axes.set_xticks(ticks, names[:-1], rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(ticks, names[1:], fontsize=8)
     axes.spines[:].set_visible(False)
-    axes.set_title(
-        f"Jaccard overlap of PIEs (by chance), {a['n_models']} networks a cell,\n"
-        f"{a['n_examples']} test images; in brackets behind a cell: its PIEs"
-    )
+    figure.suptitle(
+        f"Jaccard overlap of PIEs (by chance)\n{a['n_models']} networks a cell, {a['n_examples']} "
+        "test images\nbehind a cell: its PIEs", fontsize=10,
+    )  # fmt: skip
     return figure
 
 
-# A line of the figure by sparsity: the learner's colour, the pruning's marker.
-LEARNER_COLOURS = (BLUE, RED)
-PRUNING_MARKERS = "os^DvP"
+# A line of the figure by sparsity: the learner's colour, the pruning's marker and dashes.
+LEARNER_COLOURS = dict(zip(LEARNERS, (BLUE, RED), strict=True))
+MARKERS, DASHES = "os^DvP", ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+RAW = {"alpha": 0.4, "markerfacecolor": "white"}
 
 
 def pies_by_sparsity(a: Arrays) -> Figure:
     """PIEs, raw and corrected, and accuracy against sparsity; and PIEs against accuracy lost. A
     line for each learner and pruning; vertical bars are 95 % intervals."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.9), layout="constrained")
     counts, accuracy, by_loss = figure.subplots(1, 3)
-    kept = 1 / (1 - a["sparsity"])  # a logarithmic axis, on which 0.9 and 0.99 are far apart
-    top1, top1_lost = 100 * a["top1"], 100 * a["top1_lost"]
-    cells = list(zip(a["learner"].tolist(), a["pruning_method"].tolist(), strict=True))
-    prunings = list(dict.fromkeys(a["pruning_method"].tolist()))
-    for learner, pruning in dict.fromkeys(cells):
-        chosen = np.array([cell == (learner, pruning) for cell in cells])
-        look = {
-            "color": LEARNER_COLOURS[list(LEARNERS).index(learner)],
-            "marker": PRUNING_MARKERS[prunings.index(pruning) % len(PRUNING_MARKERS)],
-            "markersize": 4,
-            "label": f"{learner}, {pruning.replace('_', ' ')}",
-        }
-        for axes, x in ((counts, kept[chosen]), (by_loss, top1_lost[chosen])):
-            order = x.argsort()
-            _with_interval(axes, x[order], a["n_pies"][chosen][order], ":", look, alpha=0.5)
-            _with_interval(axes, x[order], a["n_pies_corrected"][chosen][order], "-", look)
-        accuracy.plot(kept[chosen], top1[chosen][:, 0], **look)
+    density = np.log10(1 / (1 - a["sparsity"]))  # an axis on which 0.9 and 0.99 are far apart
+    ticks, at = np.unique(a["sparsity"], return_index=True)
+    gap = np.diff(density[at]).min() if len(at) > 1 else 1.0
+    lines = _lines(a)
+    for i, (chosen, look) in enumerate(lines):
+        beside = gap * 0.5 * ((i + 0.5) / len(lines) - 0.5)  # lines of one sparsity stand apart
+        x, lost = density[chosen] + beside, 100 * a["top1_lost"][chosen]
+        for axes, where in ((counts, x), (by_loss, lost)):
+            _with_interval(axes, where, a["n_pies"][chosen], look | RAW)
+            _with_interval(axes, where, a["n_pies_corrected"][chosen], look)
+        _with_interval(accuracy, x, 100 * a["top1"][chosen], look)
+        accuracy.axhline((100 * a["top1"][chosen][:, 0] + lost).mean(), color=look["color"],
+                         linewidth=0.7, alpha=0.6)  # fmt: skip
     for axes in (counts, accuracy):
-        axes.set_xlim(kept.min() / 1.2, kept.max() * 1.2)  # there may be one sparsity only
-        axes.set_xscale("log")
-        axes.set_xticks(np.unique(kept), [f"{s:g}" for s in np.unique(a["sparsity"])])
-        axes.minorticks_off()
+        axes.set_xlim(density.min() - gap / 2, density.max() + gap / 2)
+        axes.set_xticks(density[at], [f"{sparsity:g}" for sparsity in ticks])
         axes.set_xlabel("sparsity")
-    counts.set(ylabel="test images", title="PIEs: corrected (solid), raw (dotted)")
-    by_loss.set(xlabel="accuracy lost (points)", title="the same against accuracy lost")
-    accuracy.set(ylabel="top-1 of the pruned networks (%)", title="accuracy")
-    handles, labels = accuracy.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    by_loss.set_xlabel("accuracy lost (points)")
+    for axes in (counts, by_loss):
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.set_ylabel("PIEs (test images)")
+    accuracy.set_ylabel("top-1 accuracy (%)")
+    grey = {"color": GREY, "marker": "o", "linewidth": 0}
+    counts.legend([Line2D([], [], **grey), Line2D([], [], **grey | RAW)], ["corrected", "raw"])
+    accuracy.legend([Line2D([], [], color=GREY, linewidth=0.7)], ["dense"])
+    handles = _name_lines([look for _, look in lines])
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
     figure.suptitle(
         f"PIEs by sparsity: {a['n_models']} networks a cell (corrected: half of them), "
         f"{a['n_examples']} test images", fontsize=10,
@@ -142,10 +143,34 @@ def pies_by_sparsity(a: Arrays) -> Figure:
     return figure
 
 
-def _with_interval(
-    axes: Axes, x: np.ndarray, estimates: np.ndarray, line: str, look: dict[str, Any], **more: Any
-) -> None:
+def _lines(a: Arrays) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """The cells of every line, sparsities ascending, and how the line looks."""
+    cells = list(zip(a["learner"].tolist(), a["pruning_method"].tolist(), strict=True))
+    prunings = list(dict.fromkeys(a["pruning_method"].tolist()))
+    lines = []
+    for learner, pruning in product(LEARNERS, prunings):
+        chosen = np.array([i for i, cell in enumerate(cells) if cell == (learner, pruning)], int)
+        kind = prunings.index(pruning) % len(MARKERS)
+        look = {"color": LEARNER_COLOURS[learner], "marker": MARKERS[kind]}
+        look |= {"linestyle": DASHES[kind], "label": f"{learner}, {pruning.replace('_', ' ')}"}
+        if len(chosen):
+            lines.append((chosen[a["sparsity"][chosen].argsort()], look))
+    return lines
+
+
+def _name_lines(looks: list[dict[str, Any]]) -> list[Line2D]:
+    """A handle of every learner (its colour) and of every pruning (its marker and dashes)."""
+    learners, prunings = {}, {}
+    for look in looks:
+        learner, pruning = look["label"].split(", ")
+        learners[learner] = {"color": look["color"], "linewidth": 3, "label": learner}
+        prunings[pruning] = look | {"color": GREY, "markersize": 4, "label": pruning}
+    return [Line2D([], [], **look) for look in (*learners.values(), *prunings.values())]
+
+
+def _with_interval(axes: Axes, x: np.ndarray, estimates: np.ndarray, look: dict[str, Any]) -> None:
     """A line through the values of estimates [n,3] (value, low, high), with their intervals."""
-    value, low, high = estimates.T
+    order = x.argsort()
+    value, low, high = estimates[order].T
     bounds = np.nan_to_num([value - low, high - value]).clip(min=0)
-    axes.errorbar(x, value, bounds, linestyle=line, capsize=2, linewidth=1.2, **look, **more)
+    axes.errorbar(x[order], value, bounds, markersize=4, linewidth=1.2, elinewidth=0.8, **look)

@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from common.files import Arrays
 from common.report.style import (
     BLUE,
     CLASS_COLOURS,
     CLASS_MARKERS,
-    GREEN,
     GREY,
+    MANY,
     ORANGE,
     RED,
     class_ticks,
+    enlarge_points,
     legend_below,
     new_axes,
+    point_size,
     title_of,
 )
 
@@ -35,7 +39,9 @@ def training_curves(a: Arrays) -> Figure:
         here = a["stage"] == stage
         epoch = a["epoch"][here]
         axes = figure.add_subplot(1, len(stages), i + 1)
-        handles = axes.plot(epoch, a["loss"][here], color=GREY, label="training loss")
+        dots = "o" if len(epoch) < 10 else ""  # a line through few points looks like many
+        handles = axes.plot(epoch, a["loss"][here], color=GREY, marker=dots, markersize=3,
+                            label="training loss")  # fmt: skip
         axes.set(xlabel="epoch", ylabel="loss", title=stage)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if np.isnan(a["train_accuracy"][here]).all():
@@ -43,7 +49,7 @@ def training_curves(a: Arrays) -> Figure:
         right = axes.twinx()
         right.spines["right"].set_visible(True)
         right.set(ylabel="accuracy (%)")
-        for name, colour, marker in (("train", BLUE, ""), ("test", RED, "o")):
+        for name, colour, marker in (("train", BLUE, dots), ("test", RED, "o")):
             values = 100 * a[f"{name}_accuracy"][here]
             known = ~np.isnan(values)
             handles += right.plot(epoch[known], values[known], color=colour, marker=marker,
@@ -104,25 +110,41 @@ def disagreement(a: Arrays) -> Figure:
 
 def score_scatter(a: Arrays) -> Figure:
     """A score of each image, dense against pruned; PIEs on top, and the line y = x."""
-    figure, axes = new_axes(4.6, 4.8)
+    figure, axes = new_axes(4.8, 4.8)
     name = str(a["score"])
-    _pies_and_rest(axes, a["dense"], a["pruned"], a["is_pie"])
+    _pies_and_rest(figure, axes, a["dense"], a["pruned"], a["is_pie"])
     values = np.concatenate([a["dense"], a["pruned"]])
     ends = np.quantile(values[~np.isnan(values)], [0, 1]) if not np.isnan(values).all() else []
     axes.plot(ends, ends, color="black", linewidth=0.8, label="y = x")
     axes.set(xlabel=f"{name}, dense networks", ylabel=f"{name}, pruned networks")
-    axes.set(title=title_of(a), aspect="equal")
+    axes.set(aspect="equal")
     legend_below(figure, axes, 3)
+    figure.suptitle(title_of(a), fontsize=10)
     return figure
 
 
 def depth_scatter(a: Arrays) -> Figure:
-    """Prediction depth of each image, dense against pruned. Many images share a depth, so points
-    are moved by up to 0.15 layers at random."""
-    offsets = np.random.default_rng(0).uniform(-0.15, 0.15, (2, len(a["is_pie"])))
-    moved = {"dense": a["dense"] + offsets[0], "pruned": a["pruned"] + offsets[1]}
-    name = f"Prediction depth ({a['target']}, layers)"
-    return score_scatter(a | moved | {"score": np.array(name)})
+    """Prediction depth of each image, dense against pruned. Many images share a depth: the rest are
+    counted by layer, and the area of a triangle is the number of PIEs at its place."""
+    figure, axes = new_axes(4.8, 4.8)
+    is_pie, depths = a["is_pie"], (a["dense"], a["pruned"])
+    deepest = int(np.ceil(max(depth.max() for depth in depths)))
+    edges = np.arange(deepest + 2) - 0.5
+    counts, _, _ = np.histogram2d(*(depth[~is_pie] for depth in depths), bins=[edges, edges])
+    squares = axes.pcolormesh(edges, edges, np.ma.masked_less(counts.T, 1), cmap="Greys")
+    _name_counts(figure, axes, squares, f"other images ({(~is_pie).sum()}), by layer")
+    pairs = np.stack([depth[is_pie] for depth in depths], axis=1)
+    places, n_there = np.unique(pairs, axis=0, return_counts=True)
+    axes.scatter(*places.T, s=14 * n_there * min(1, 6 / n_there.max(initial=1)), color=RED,
+                 marker="^", linewidths=0, label=f"PIEs ({len(pairs)})")  # fmt: skip
+    axes.plot(edges[[0, -1]], edges[[0, -1]], color="black", linewidth=0.8, label="y = x")
+    name = f"depth ({a['target']}, layers)"
+    axes.set(xlabel=f"{name}, dense networks", ylabel=f"{name}, pruned networks", aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(figure, axes, 2)
+    figure.suptitle(title_of(a), fontsize=10)
+    return figure
 
 
 def depth_against_q(a: Arrays) -> Figure:
@@ -130,7 +152,7 @@ def depth_against_q(a: Arrays) -> Figure:
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     for i, which in enumerate(("dense", "pruned")):
         axes = figure.add_subplot(1, 2, i + 1)
-        _pies_and_rest(axes, a[f"q_{which}"], a[f"depth_{which}"], a["is_pie"])
+        _pies_and_rest(figure, axes, a[f"q_{which}"], a[f"depth_{which}"], a["is_pie"])
         axes.set(xlabel="Q-Score", ylabel=f"prediction depth ({a['target']}, layers)")
         axes.set_title(f"{which} networks", fontsize=9)
     legend_below(figure, axes, 2)
@@ -138,11 +160,40 @@ def depth_against_q(a: Arrays) -> Figure:
     return figure
 
 
-def _pies_and_rest(axes: Axes, x: np.ndarray, y: np.ndarray, is_pie: np.ndarray) -> None:
-    axes.scatter(x[~is_pie], y[~is_pie], s=8, color=GREEN, alpha=0.35, linewidths=0,
-                 label=f"other images ({(~is_pie).sum()})")  # fmt: skip
-    axes.scatter(x[is_pie], y[is_pie], s=22, color=RED, marker="^", edgecolors="white",
-                 linewidths=0.4, label=f"PIEs ({is_pie.sum()})")  # fmt: skip
+# PIEs drawn over a density: more would hide what lies below them.
+N_DRAWN = 1000
+
+
+def _pies_and_rest(
+    figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, is_pie: np.ndarray
+) -> None:
+    """PIEs as points over the other images, which beyond MANY are a density; then a random 1,000 of
+    the PIEs are drawn."""
+    is_density = len(is_pie) > MANY
+    known = ~np.isnan(x + y)
+    rest, pies = (np.flatnonzero(members) for members in (~is_pie & known, is_pie & known))
+    name, pies_name = f"other images ({(~is_pie).sum()})", f"PIEs ({is_pie.sum()})"
+    if is_density:
+        hexagons = axes.hexbin(x[rest], y[rest], gridsize=40, mincnt=1, cmap="Greys",
+                               linewidths=0.2, rasterized=True)  # fmt: skip
+        _name_counts(figure, axes, hexagons, f"{name}, in a hexagon")
+        if len(pies) > N_DRAWN:
+            pies = np.random.default_rng(0).permutation(pies)[:N_DRAWN]
+            pies_name = f"{N_DRAWN} of {pies_name}"
+    else:
+        axes.scatter(x[rest], y[rest], s=8, color=GREY, alpha=0.45, linewidths=0, label=name)
+    size = 1.6 * point_size(3 * len(pies))
+    axes.scatter(x[pies], y[pies], s=size, color=RED, alpha=0.5 if is_density else 1, marker="^",
+                 linewidths=0, label=pies_name, rasterized=is_density)  # fmt: skip
+
+
+def _name_counts(figure: Figure, axes: Axes, shown: ScalarMappable, name: str) -> None:
+    """Numbers of images as greys, on which PIEs and lines can be seen, and a scale of them."""
+    most = max(2.0, np.ma.max(np.ma.append(shown.get_array(), 2)))
+    shown.set_norm(LogNorm(0.5, 3 * most))
+    bar = figure.colorbar(shown, ax=axes, label=name, shrink=0.7, format="{x:g}")
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.ax.set_ylim(1, most)
 
 
 def probe_accuracy(a: Arrays) -> Figure:
@@ -163,28 +214,49 @@ def probe_accuracy(a: Arrays) -> Figure:
 
 
 def embedding_map(a: Arrays) -> Figure:
-    """UMAP of one network's embeddings, a panel for each network (dense, and pruned if there is
-    one): colour and marker are the predicted class, rings mark PIEs, crosses wrong predictions."""
+    """UMAP of one network's embeddings, a column for each network (dense, and pruned if there is
+    one): above by predicted class, below its wrong predictions and the PIEs of its population."""
     panels = a["panels"].tolist()
-    figure = Figure(figsize=(4.4 * len(panels) + 1.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(2.9 * len(panels) + 1.5, 5.8), layout="constrained")
+    grid = figure.subplots(2, len(panels), squeeze=False)
     for i, panel in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), i + 1)
-        xy, predicted = a["xy"][i], a["predicted"][i]
-        for c, name in enumerate(a["classes"]):
-            axes.scatter(
-                *xy[predicted == c].T, s=14, linewidths=0, label=name,
-                color=CLASS_COLOURS[c % len(CLASS_COLOURS)],
-                marker=CLASS_MARKERS[(c // len(CLASS_COLOURS) + c) % len(CLASS_MARKERS)],
-            )  # fmt: skip
-        wrong = predicted != a["label"]
-        axes.scatter(*xy[wrong].T, s=30, marker="x", color="black", linewidths=0.8,
-                     label="wrong prediction")  # fmt: skip
-        if a["is_pie"].any():
-            axes.scatter(*xy[a["is_pie"]].T, s=45, facecolors="none", edgecolors="black",
-                         linewidths=0.7, label="PIE")  # fmt: skip
+        wrong, is_pie = a["predicted"][i] != a["label"], a["is_pie"]
+        _by_class(grid[0, i], a["xy"][i], a["predicted"][i], a["classes"])
+        _by_fate(grid[1, i], a["xy"][i], wrong, is_pie)
+        grid[0, i].set_title(f"{panel}: {wrong.sum()} of {len(wrong)} wrong", fontsize=9)
+        if is_pie.any():
+            both = (wrong & is_pie).sum()
+            grid[1, i].set_title(f"{panel}: {is_pie.sum()} PIEs, {both} of them wrong", fontsize=9)
+    for axes in grid.flat:
         axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
-        axes.set_title(f"{panel}: {wrong.sum()} of {len(wrong)} wrong", fontsize=9)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", title="predicted class")
+    for axes, title in zip(grid[:, -1], ("predicted class", "this network"), strict=True):
+        n_columns = -(-len(axes.get_legend_handles_labels()[1]) // 20)
+        enlarge_points(
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=title, ncols=n_columns)
+        )
     figure.suptitle(f"{a['title']}\n1 network, {a['n_examples']} test images", fontsize=10)
     return figure
+
+
+def _by_class(axes: Axes, xy: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> None:
+    """Points xy [N,2], a colour and marker for each predicted class."""
+    for c, name in enumerate(classes):
+        axes.scatter(
+            *xy[predicted == c].T, s=point_size(len(xy)), linewidths=0, label=name,
+            color=CLASS_COLOURS[c % len(CLASS_COLOURS)], rasterized=len(xy) > MANY,
+            marker=CLASS_MARKERS[(c // len(CLASS_COLOURS) + c) % len(CLASS_MARKERS)],
+        )  # fmt: skip
+
+
+def _by_fate(axes: Axes, xy: np.ndarray, wrong: np.ndarray, is_pie: np.ndarray) -> None:
+    """Points xy [N,2]: on which the network errs, and which its population loses."""
+    groups = [
+        (~wrong & ~is_pie, "#CCCCCC", "o", "right"),
+        (wrong & ~is_pie, ORANGE, "o", "wrong"),
+        (wrong & is_pie, "black", "^", "wrong, PIE"),
+        (~wrong & is_pie, BLUE, "^", "right, PIE"),
+    ]
+    for members, colour, marker, name in groups if is_pie.any() else groups[:2]:
+        size = point_size(len(xy)) * (1.6 if marker == "^" else 1)
+        axes.scatter(*xy[members].T, s=size, color=colour, marker=marker, linewidths=0, label=name,
+                     rasterized=len(xy) > MANY)  # fmt: skip

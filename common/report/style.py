@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from common import files
 from common.files import Arrays
@@ -19,6 +21,7 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#7F7F7F"
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#332288", "#882255")
 CLASS_MARKERS = "osD^vPX<>*"
+MANY = 2000  # points beyond which a figure shows a density, and rasterises what it draws in PDFs
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -64,6 +67,11 @@ def new_axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def point_size(n: int) -> float:
+    """The area, in square points, of each of n points: 14 of 500, 2.3 of 10,000."""
+    return 14 * min(1.0, 500 / max(n, 1)) ** 0.6
+
+
 def title_of(a: Arrays) -> str:
     """`SupCon, global pruning, sparsity 0.95 (10 networks, 500 images)`."""
     pruning = str(a["pruning_method"]).replace("_", " ")
@@ -85,4 +93,13 @@ def class_ticks(axes: Axes, classes: np.ndarray) -> None:
 def legend_below(figure: Figure, axes: Axes, n_columns: int) -> None:
     """A legend that hides no data."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=n_columns)
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=n_columns)
+    enlarge_points(legend)
+
+
+def enlarge_points(legend: Legend) -> None:
+    """Points of a legend stay visible, however small and faint those of the figure are."""
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([20])
+            handle.set_alpha(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from matplotlib import image, rc_context
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
+from matplotlib.collections import PathCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from common import files
 from common.files import Arrays
@@ -99,6 +101,17 @@ EXAMPLES = {
         "n_models": np.array("7"),
         "n_examples": np.array(N),
     },
+    pie_plots.pies_by_sparsity: {
+        "learner": np.array(["SupCon", "SupCon", "supervised", "supervised", "supervised"]),
+        "pruning_method": np.array(["global", "GMP", "global", "random_global", "global"]),
+        "sparsity": np.array([0.9, 0.9, 0.9, 0.9, 0.5]),
+        "n_pies": np.array([[20, 18, 23], [9, 8, 9], [6, 5, 9], [60, 50, 71], [2, 0, 3]]),
+        "n_pies_corrected": np.array([[10, -1, 20], [5, 4, 6], [3, 1, 5], [30, 9, 40], [1, 0, 2]]),
+        "top1": np.array([[0.8, 0.7, 0.9]] * 4 + [[0.95, np.nan, np.nan]]),  # of one network
+        "top1_lost": np.array([0.1, 0.15, 0.1, 0.3, 0.02]),
+        "n_models": np.array("7"),
+        "n_examples": np.array(N),
+    },
 }
 
 
@@ -151,8 +164,8 @@ def test_every_figure_says_what_it_shows_and_of_how_many(draw: Draw) -> None:
     text = titles(draw(made))
     assert f"{N} test images" in text or f"{N} training images" in text
     assert "7 networks" in text or "1 network, " in text
-    assert "SupCon" in text or draw is pie_plots.overlap_matrix
-    assert "later GMP pruning, sparsity 0.95" in text or "sparsity" not in made
+    assert "SupCon" in text or draw in (pie_plots.overlap_matrix, pie_plots.pies_by_sparsity)
+    assert "later GMP pruning, sparsity 0.95" in text or not made.keys() >= {"ids"}
     assert files.same_arrays(made, example(draw))  # drawing changes no array
 
 
@@ -164,6 +177,9 @@ def test_every_figure_has_a_legend_and_named_axes(draw: Draw) -> None:
     assert len(legend_texts(figure)) >= 1
     assert all(not text.startswith("_") for text in legend_texts(figure))
     for axes in figure.axes:
+        if axes.get_label() == "<colorbar>":
+            assert "other images" in axes.get_ylabel()
+            continue
         assert axes.get_ylabel()
         assert axes.get_xlabel() or len(axes.get_shared_x_axes().get_siblings(axes)) > 1
 
@@ -237,14 +253,79 @@ def test_the_diagonal_of_a_scatter_covers_the_scores_that_are_defined() -> None:
     pixels(plots.score_scatter, a)
 
 
-def test_depths_are_moved_by_less_than_they_differ() -> None:
+def large(draw: Draw, n: int = 10_000) -> Arrays:
+    """An example of ten thousand images, normally distributed; a third of them are PIEs."""
+    rng = np.random.default_rng(0)
+    a = example(draw) | {"n_examples": np.array(n), "is_pie": np.arange(n) % 3 == 0}
+    for name in a:
+        if name.startswith(("dense", "pruned", "q_", "depth_")):
+            a[name] = rng.normal(5, 1, n).round(1).clip(0)
+    if draw is plots.embedding_map:
+        label = np.arange(n) % 3
+        predicted = np.stack([label, (label + (np.arange(n) % 4 == 0)) % 3])
+        xy = rng.normal(3 * label[:, None], 1, (2, n, 2))
+        a |= {"label": label, "predicted": predicted, "xy": xy}
+    return a
+
+
+def test_depths_are_counted_where_they_are() -> None:
+    """(0, 0), (1, 1) ... (2, 4), (3, 5): twelve pairs of depths, each of two images."""
     a = example(plots.depth_scatter)
-    (axes,) = plots.depth_scatter(a).axes
-    shown = points(axes, "other images")
-    assert np.array_equal(np.round(shown), np.stack([a["dense"], a["pruned"]], axis=1)[~IS_PIE])
-    assert np.abs(shown - np.round(shown)).max() <= 0.15
-    assert len(np.unique(shown)) == shown.size
-    assert np.array_equal(shown, points(plots.depth_scatter(a).axes[0], "other images"))
+    axes, scale = plots.depth_scatter(a).axes
+    pairs = [tuple(pair) for pair in np.stack([a["dense"], a["pruned"]], axis=1).tolist()]
+    (squares,) = [c for c in axes.collections if isinstance(c, QuadMesh)]
+    counts = np.ma.filled(squares.get_array(), 0)  # [pruned, dense]
+    rest = Counter(pair for pair, is_pie in zip(pairs, IS_PIE, strict=True) if not is_pie)
+    assert {(j, i): counts[i, j] for i, j in zip(*counts.nonzero(), strict=True)} == rest
+    pies = Counter(pair for pair, is_pie in zip(pairs, IS_PIE, strict=True) if is_pie)
+    assert Counter(dict.fromkeys(map(tuple, points(axes, "PIEs (5)").tolist()), 1)) == pies
+    assert "other images (19)" in scale.get_ylabel()
+    twice = {name: np.append(a[name], a[name][0]) for name in ("dense", "pruned", "is_pie")}
+    (triangles,) = [
+        c for c in plots.depth_scatter(a | twice).axes[0].collections
+        if isinstance(c, PathCollection)
+    ]  # fmt: skip
+    assert sorted(triangles.get_sizes() / triangles.get_sizes().min()) == [1, 1, 1, 1, 2]
+
+
+SCATTERS = [plots.score_scatter, plots.depth_against_q]
+
+
+@pytest.mark.parametrize("draw", SCATTERS)
+def test_many_images_are_a_density_below_a_thousand_pies(draw: Draw) -> None:
+    a = large(draw)
+    panels = [axes for axes in draw(a).axes if axes.get_label() != "<colorbar>"]
+    assert len(panels) == (2 if draw is plots.depth_against_q else 1)
+    for axes in panels:
+        (hexagons,) = [c for c in axes.collections if isinstance(c, PolyCollection)]
+        assert hexagons.get_array().sum() == (~a["is_pie"]).sum()
+        assert len(points(axes, "1000 of PIEs (3334)")) == 1000
+        assert all(collection.get_rasterized() for collection in axes.collections)
+    assert "other images (6666)" in "".join(axes.get_ylabel() for axes in draw(a).axes)
+    undefined = {name: np.full(10_000, np.nan) for name in a if a[name].shape == (10_000,)}
+    pixels(draw, a | undefined | {"is_pie": a["is_pie"]})
+    few = draw(example(draw))
+    assert not any(isinstance(c, PolyCollection) for axes in few.axes for c in axes.collections)
+    assert not any(c.get_rasterized() for axes in few.axes for c in axes.collections)
+
+
+@pytest.mark.parametrize("draw", [*SCATTERS, plots.depth_scatter, plots.embedding_map])
+def test_figures_of_ten_thousand_images_stay_small(draw: Draw, monkeypatch, tmp_path: Path) -> None:
+    """In bytes."""
+    monkeypatch.setattr(style, "suffixes", [".png", ".pdf"])
+    style.keep(tmp_path / "figure.png", draw, large(draw))
+    assert (tmp_path / "figure.png").stat().st_size < 300_000
+    assert (tmp_path / "figure.pdf").stat().st_size < 1_000_000
+
+
+def test_points_of_a_legend_can_be_seen() -> None:
+    for draw in (plots.score_scatter, plots.embedding_map):
+        figure = draw(large(draw))
+        legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+        handles = [handle for legend in legends for handle in legend.legend_handles]
+        sizes = [h.get_sizes().tolist() for h in handles if isinstance(h, PathCollection)]
+        assert sizes
+        assert all(size == [20] for size in sizes)
 
 
 def test_depth_is_drawn_against_q_in_either_population() -> None:
@@ -274,17 +355,49 @@ def test_probe_accuracy_is_the_mean_over_networks_with_its_spread() -> None:
     assert (len(axes.get_lines()), len(axes.collections)) == (2, 0)  # one network has no spread
 
 
-def test_a_map_marks_classes_pies_and_wrong_predictions() -> None:
-    a = example(plots.embedding_map)
-    dense, pruned = plots.embedding_map(a).axes
-    assert dense.get_title() == f"dense: 0 of {N} wrong"
-    assert pruned.get_title() == f"pruned: 6 of {N} wrong"
-    for axes, i in ((dense, 0), (pruned, 1)):
-        for c, name in enumerate(CLASSES):
-            members = a["predicted"][i] == c
-            assert points(axes, name).tolist() == a["xy"][i][members].tolist()
-        assert points(axes, "PIE").tolist() == a["xy"][i][IS_PIE].tolist()
-    assert points(pruned, "wrong").tolist() == a["xy"][1][:6].tolist()
+@pytest.mark.parametrize("make", [example, large])
+def test_a_map_shows_classes_above_and_errors_and_pies_below(
+    make: Callable[[Draw], Arrays],
+) -> None:
+    a = make(plots.embedding_map)
+    n, is_pie, xy = len(a["label"]), a["is_pie"], a["xy"]
+    axes = plots.embedding_map(a).axes
+    for i, name in enumerate(("dense", "pruned")):
+        above, below = axes[i], axes[2 + i]
+        wrong = a["predicted"][i] != a["label"]
+        assert above.get_title() == f"{name}: {wrong.sum()} of {n} wrong"
+        assert f"{is_pie.sum()} PIEs, {(wrong & is_pie).sum()} of them" in below.get_title()
+        for c, label in enumerate(CLASSES):
+            assert points(above, label).tolist() == xy[i][a["predicted"][i] == c].tolist()
+        groups = dict(zip(legend_texts_of(axes[3]), below.collections, strict=True))
+        shown = {
+            "right": ~wrong & ~is_pie,
+            "wrong": wrong & ~is_pie,
+            "wrong, PIE": wrong & is_pie,
+            "right, PIE": ~wrong & is_pie,
+        }
+        assert groups.keys() == shown.keys()
+        for label, members in shown.items():
+            assert np.array_equal(groups[label].get_offsets(), xy[i][members])
+        for collection in (*above.collections, *below.collections):
+            assert bool(collection.get_rasterized()) == (n > style.MANY)
+
+
+def legend_texts_of(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_a_map_of_dense_networks_speaks_of_no_pies() -> None:
+    a = example(plots.embedding_map) | {"is_pie": np.zeros(N, dtype=bool)}
+    figure = plots.embedding_map(a)
+    assert "PIE" not in titles(figure) + "".join(legend_texts(figure))
+
+
+def test_points_shrink_with_their_number() -> None:
+    sizes = [style.point_size(n) for n in (0, 1, 500, 2000, 10_000, 60_000)]
+    assert sizes[:3] == [14] * 3
+    assert sizes == sorted(sizes, reverse=True)
+    assert 10_000 * sizes[4] < 6 * 500 * sizes[2]
 
 
 def test_a_map_of_many_classes_tells_them_apart() -> None:
@@ -365,12 +478,88 @@ def test_every_image_is_in_the_histogram_of_vote_distances() -> None:
     pixels(pie_plots.vote_distances, nothing)
 
 
-def test_an_overlap_is_written_with_what_chance_would_give() -> None:
-    (axes,) = pie_plots.overlap_matrix(example(pie_plots.overlap_matrix)).axes
-    texts = {text.get_position(): text.get_text() for text in axes.texts}
-    assert texts[1, 0].split() == texts[0, 1].split() == ["0.25", "(0.12)"]
-    assert texts[0, 0] == texts[1, 1] == "1.00"
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
-        "supervised global 0.90 (17)",
-        "SupCon global 0.90 (23)",
-    ]
+def test_an_overlap_is_written_once_with_what_chance_would_give() -> None:
+    a = example(pie_plots.overlap_matrix)
+    figure = pie_plots.overlap_matrix(a)
+    (axes,) = figure.axes
+    assert {text.get_position(): text.get_text().split() for text in axes.texts} == {
+        (0, 0): ["0.25", "(0.12)"]
+    }
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["supervised global 0.90 (17)"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["SupCon global 0.90 (23)"]
+    n = 6
+    names = np.array([f"SupCon later_GMP 0.9{i}5" for i in range(n)])
+    many = {"cells": names, "n_pies": np.arange(n), "jaccard": np.arange(n * n).reshape(n, n) / 36}
+    many["expected"] = many["jaccard"] / 2
+    (axes,) = pie_plots.overlap_matrix(a | many).axes
+    texts = {text.get_position(): text.get_text().split()[0] for text in axes.texts}
+    assert len(texts) == n * (n - 1) // 2
+    assert texts[1, 4] == f"{many['jaccard'][5, 1]:.2f}"  # row 0 is the second cell
+
+
+@every_figure
+def test_titles_are_not_cut_off(draw: Draw) -> None:
+    """Two cells make the narrowest overlap."""
+    with rc_context(style.STYLE):
+        figure = draw(example(draw))
+        figure.draw_without_rendering()
+    shown = {figure.get_suptitle(), *(axes.get_title() for axes in figure.axes)} - {""}
+    boxes = [t.get_window_extent() for t in figure.findobj(Text) if t.get_text() in shown]
+    assert len(boxes) >= len(shown)
+    for box in boxes:
+        assert 0 <= box.x0 <= box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+
+
+def curves(axes: Axes) -> list[tuple[list[float], list[float], str, float | None]]:
+    """x, y, colour and faintness of the line through every set of intervals."""
+    lines = [container.lines[0] for container in axes.containers]
+    return [(*map(list, line.get_data()), line.get_color(), line.get_alpha()) for line in lines]
+
+
+def test_every_learner_and_pruning_has_its_line_by_sparsity() -> None:
+    a = example(pie_plots.pies_by_sparsity)
+    figure = pie_plots.pies_by_sparsity(a)
+    counts, accuracy, by_loss = figure.axes
+    found = curves(counts)
+    assert len(found) == 8  # four lines, each raw and corrected
+    assert sorted(y for _, y, _, alpha in found if not alpha) == sorted([[1, 3], [30], [5], [10]])
+    assert sorted(y for _, y, _, alpha in found if alpha) == sorted([[2, 6], [60], [9], [20]])
+    assert {colour for _, y, colour, _ in found if y in ([1, 3], [60])} == {style.BLUE}
+    assert {colour for _, y, colour, _ in found if y in ([5], [20])} == {style.RED}
+    assert sorted(y for _, y, _, _ in curves(accuracy)) == [[80], [80], [80], [95, 80]]
+    assert [2, 10] in [x for x, *_ in curves(by_loss)]
+    assert all(axes.get_ylabel() for axes in figure.axes)
+    assert legend_texts(figure)[:2] == ["supervised", "SupCon"]
+    assert {"global", "GMP", "random global", "corrected", "raw", "dense"} < {*legend_texts(figure)}
+
+
+def test_lines_of_one_sparsity_stand_apart() -> None:
+    figure = pie_plots.pies_by_sparsity(example(pie_plots.pies_by_sparsity))
+    counts = figure.axes[0]
+    at = sorted({x[-1] for x, *_ in curves(counts)})  # four lines at sparsity 0.9
+    ticks = counts.get_xticks().tolist()
+    assert [tick.get_text() for tick in counts.get_xticklabels()] == ["0.5", "0.9"]
+    assert len(at) == 4
+    assert np.diff(at).min() > 0.05 * (ticks[1] - ticks[0])
+    assert max(abs(x - ticks[1]) for x in at) < (ticks[1] - ticks[0]) / 4
+    low, high = counts.get_xlim()
+    assert low < min(at) <= max(at) < high
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("chosen", [[0], [0, 1], [2, 3], [2, 4]])
+def test_few_cells_make_a_figure_by_sparsity_too(chosen: list[int]) -> None:
+    """One learner, one sparsity, or one cell."""
+    a = example(pie_plots.pies_by_sparsity)
+    part = {name: a[name][chosen] for name in a if a[name].ndim}
+    pixels(pie_plots.pies_by_sparsity, a | part)
+    n_lines = len({*zip(part["learner"].tolist(), part["pruning_method"].tolist(), strict=True)})
+    figure = pie_plots.pies_by_sparsity(a | part)
+    assert len(figure.axes[0].containers) == 2 * n_lines
+
+
+def test_curves_of_few_epochs_have_markers() -> None:
+    a = example(plots.training_curves)
+    lines = [line for axes in plots.training_curves(a).axes for line in axes.get_lines()]
+    assert all(line.get_marker() == "o" for line in lines)
