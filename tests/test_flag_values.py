@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from common import flag_values, study
 
@@ -94,16 +92,6 @@ def test_other_values_are_refused_with_what_would_be_accepted(kind: Type, text: 
     with pytest.raises(argparse.ArgumentTypeError, match=r"give |a folder") as refused:
         kind(text)
     assert repr(text) in str(refused.value)
-
-
-@given(st.integers(-50, 50), st.integers(0, 60), st.integers(-200, 200))
-def test_whole_numbers_are_accepted_within_their_bounds(low: int, width: int, value: int) -> None:
-    kind = flag_values.integer(low, low + width)
-    if low <= value <= low + width:
-        assert kind(str(value)) == value
-    else:
-        with pytest.raises(argparse.ArgumentTypeError, match=f"from {low} to {low + width}"):
-            kind(str(value))
 
 
 def test_minus_zero_is_zero() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import combinations
-from random import Random
 
 import numpy as np
 import pytest
@@ -82,19 +81,6 @@ def test_an_image_is_tied_iff_the_tie_rules_differ(labels: np.ndarray) -> None:
     lowest, highest = (pie.modal_labels(labels, N_CLASSES, ties) for ties in ("lowest", "highest"))
     tied = pie.is_tied(pie.count_votes(labels, N_CLASSES))
     assert tied.tolist() == (lowest != highest).tolist()
-
-
-@given(labels_kn, st.randoms(use_true_random=False), st.sampled_from(["lowest", "highest"]))
-def test_the_order_of_the_networks_does_not_matter(
-    labels: np.ndarray, random: Random, ties: str
-) -> None:
-    pruned = (labels + random.choice([0, 1, 2])) % N_CLASSES
-    shuffled_dense = labels[random.sample(range(len(labels)), len(labels))]
-    shuffled_pruned = pruned[random.sample(range(len(labels)), len(labels))]
-    assert (
-        pie.find_pies(labels, pruned, N_CLASSES, ties).tolist()
-        == pie.find_pies(shuffled_dense, shuffled_pruned, N_CLASSES, ties).tolist()
-    )
 
 
 @given(st.integers(3, 9), st.sets(st.integers(0, 29)), st.integers(0, 2**32 - 1))

@@ -117,14 +117,6 @@ def test_digits_are_stratified(digits: Dataset) -> None:
         assert (np.abs(counts - share * len(split)) < 1).all()
 
 
-def test_digits_are_the_same_at_every_call(digits: Dataset) -> None:
-    np.random.seed(1)  # the split must not depend on it
-    again = load("digits")
-    assert torch.equal(again.train.images, digits.train.images)
-    assert again.train.digest == digits.train.digest
-    assert again.test.digest == digits.test.digest != digits.train.digest
-
-
 # Mean and standard deviation
 
 

@@ -262,28 +262,9 @@ def test_a_folder_that_is_no_data_set(flags: tuple[str, ...], tmp_path: Path) ->
 # What stops while it works, or could not keep its results
 
 
-def test_a_loss_that_is_not_finite_stores_no_network_and_keeps_what_was_there(
-    study_copy: Study, tmp_path: Path
-) -> None:
-    tried = train("supervised", "--learning_rate", "1e30")
-    words = ("epoch 0", "step ", "not finite", "--learning_rate")
-    refused(tmp_path / "study", (*tried, "--overwrite"), 5, *words, may_change="logs/*")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    refused(empty, tried, 5, *words, may_change="logs/*")
-
-
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_results_cannot_be_written_below_a_file(script: str, study_copy: Study) -> None:
     """Known before any work is done, even if all of it is to be done again."""
     (study_copy.folder / "file").write_text("mine")
     tried = command(script, "--overwrite", "--pies_dir", "file/below")
     refused(study_copy.folder, tried, 7, "file/below")
-
-
-def test_networks_cannot_be_written_below_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    refused(tmp_path, train("supervised", "--models_dir", "file/below"), 7, "file/below")
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "digits").write_text("mine")
-    refused(tmp_path, train("supervised"), 7, "models/digits")

@@ -77,20 +77,6 @@ def test_a_population_is_its_ids_not_its_positions(study_copy: Study, naive: Nai
 
 
 @numbers_only
-def test_dense_networks_against_others(study_copy: Study, naive: Naive) -> None:
-    """Network 1 as the null of network 0: an image is a PIE where they disagree."""
-    flags = ("--pruning_methods", "GMP", "--null_index_start")
-    refused(
-        study_copy.folder, detect("supervised", *flags, "2"), 4, "sup_training.py",
-        "--index_start 2", may_change="pies/digits/*",
-    )  # fmt: skip
-    study_copy.run(detect("supervised", "--models_number", "1", *flags, "1"))
-    table, disagreeing = Table(study_copy.pies), np.not_equal(*naive.labels(DENSE)).sum()
-    assert table.value(DENSE, "n_pies_dense_null") == disagreeing
-    assert table.counts(DENSE, "n_pies_dense_null") == (1, N_TEST)
-
-
-@numbers_only
 def test_one_network_is_enough(tmp_path: Path) -> None:
     """--models_number 1 from the first script to the last."""
     for script in (train, finetune, detect, depth):
@@ -207,21 +193,6 @@ def test_a_cache_that_is_not_what_is_asked_for_is_made_again(
     with np.load(cache, allow_pickle=False) as stored:
         assert stored.keys() == predictions.FIELDS | {"key"}
         assert stored["labels"].shape == (N_TEST,)
-
-
-@numbers_only
-def test_a_table_from_before_there_were_files_of_rows_is_taken_over(study_copy: Study) -> None:
-    """One learner's numbers of the study as it was are followed by the same numbers; those of the
-    other learner, and of other analyses, stay."""
-    summary = study_copy.pies / "summary.csv"
-    before = summary.read_bytes()
-    shutil.rmtree(study_copy.pies / "rows")
-    study_copy.run(detect("supervised"))
-    assert summary.read_bytes() == before
-    study_copy.run(train("supervised", "--epochs", "1", "--overwrite"))
-    table = Table(study_copy.pies)
-    assert table.cells("supervised") == {"dense"}
-    assert table.cells("SupCon") == {"dense", "GMP", "later_GMP", "global"}
 
 
 def test_a_figure_that_cannot_be_drawn_costs_no_number(

@@ -78,14 +78,6 @@ def test_new_modules_follow_the_configuration_and_the_id(config_of: ConfigOf, le
         assert changed(weights_of(module), reseeded[name])
 
 
-@pytest.mark.parametrize(("kind", "n_layers"), [("mlp", 2), ("linear", 1)])
-def test_the_projection_head_is_the_one_asked_for(
-    config_of: ConfigOf, kind: str, n_layers: int
-) -> None:
-    projection = build(config_of("SupCon", projection_head=kind))[0]["projection"]
-    assert sum(isinstance(module, nn.Linear) for module in projection.modules()) == n_layers
-
-
 # Losses, and what learns by them
 
 

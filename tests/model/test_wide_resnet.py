@@ -153,25 +153,6 @@ def test_first_weights_are_kaiming_normal_and_the_bias_is_zero() -> None:
     assert not net.fc.bias.any()
 
 
-def test_first_weights_depend_on_the_seed_keys_alone() -> None:
-    torch.manual_seed(1)
-    first = wide_resnet.build(10, 1, 10, 0.0, 3, 7)
-    first_head = wide_resnet.build_projection(64, "mlp", 3, 7)
-    torch.manual_seed(2)
-    state = torch.random.get_rng_state()
-    again = wide_resnet.build(10, 1, 10, 0.0, 3, 7)
-    again_head = wide_resnet.build_projection(64, "mlp", 3, 7)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    for a, b in ((first, again), (first_head, again_head)):
-        for name, tensor in a.state_dict().items():
-            assert torch.equal(tensor, b.state_dict()[name]), name
-    for keys in ((3, 8), (4, 7), (7, 3)):
-        other = wide_resnet.build(10, 1, 10, 0.0, *keys)
-        assert not torch.equal(other.conv1.weight, first.conv1.weight)
-        other_head = wide_resnet.build_projection(64, "mlp", *keys)
-        assert not torch.equal(other_head.head[0].weight, first_head.head[0].weight)
-
-
 def test_dropout_acts_in_training_alone_and_at_its_rate() -> None:
     net = network(10, 1, dropout=0.4)
     assert torch.equal(net(images(size=8)).logits, network(10, 1)(images(size=8)).logits)

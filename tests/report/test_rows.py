@@ -147,15 +147,6 @@ def test_rows_are_forgotten_where_the_summary_was_removed(tmp_path: Path) -> Non
     assert rows.read(tmp_path) == [row(GLOBAL, "top1", 1, 2, 10)]
 
 
-def test_what_a_killed_process_left_is_not_read(tmp_path: Path) -> None:
-    store(tmp_path, "training", row(GMP, "top1", 1, 2, 10))
-    (tmp_path / "rows" / ".training.supervised_GMP_s0.90.123.tmp.csv").write_text("learner,pru")
-    store(tmp_path, "training", row(GMP, "top1", 2, 2, 10))
-    assert rows.read(tmp_path) == [row(GMP, "top1", 2, 2, 10)]
-    rows.forget(tmp_path, GMP)
-    assert rows.read(tmp_path) == []
-
-
 DAMAGED = {
     "a number that is none": table("supervised,dense,0.00,top1,all,high,,,2,10").encode(),
     "a count that is none": table("supervised,dense,0.00,top1,all,0.5,,,2.5,10").encode(),
