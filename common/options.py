@@ -42,8 +42,8 @@ STUDY = (
     Flag("limit", LIMIT, "use so many training images, the first of each class (default: all)"),
     Flag("test_limit", LIMIT, "use so many test images, the first of each class (default: all)"),
     Flag("data_dir", values.folder, "where data sets are or will be put", Path("data"), "DIR"),
-    Flag("models_dir", values.folder, "networks, in a folder for each data set", Path("models"),
-         "DIR"),
+    Flag("models_dir", values.folder, "networks, in a folder for each data set; logs lie beside it",
+         Path("models"), "DIR"),
     Flag("pies_dir", values.folder, "figures and tables, in a folder for each data set",
          Path("pies"), "DIR"),
     Flag("models_number", values.integer(1, 10**4), "networks in a population", 30, "K"),
@@ -167,14 +167,15 @@ RUN = (
          "where there is no GPU", 0, "ID"),
     Flag("figure_format", ("png", "pdf"), "pdf: each figure as PDF too, with its fonts", "png"),
     Flag("overwrite", None, "make again what exists, also where it was made by another recipe"),
+    Flag("dry_run", None, "say what is there, what would be made, and what that costs (steps, "
+         "FLOPs, disk, time), and make nothing"),
     Flag("debug", None, "show the traceback of an error"),
 )  # fmt: skip
 MAKING = (
     Flag("compile", None, "compile each loss and its backward pass, a minute for each; for a GPU "
          "with small batches, where they run as CUDA graphs. Another rounding, so other networks"),
-    Flag("dry_run", None, "print the recipe (epochs, steps, learning rates, sparsities) and train "
-         "nothing"),
 )  # fmt: skip
+NO_MATTER = ("learner", "dry_run", "debug")  # changes nothing that is made
 # Of the flags that all scripts share, these define what is learned too.
 IN_EVERY_RECIPE = ("preset", "released_quirks", "seed", "limit", "precision", "image_size")
 
@@ -258,18 +259,19 @@ class Parser(argparse.ArgumentParser):
         if flag.kind is None or "(default" in flag.help:
             return ""
         if flag.default is not None:
-            return f" (default: {_shown(flag.default)})"
+            return f" (default: {shown(flag.default)})"
         of_presets = {name: flags.get(flag.name) for name, flags in self.presets.items()}
         if any(value is not None for value in of_presets.values()):
-            shown = ", ".join(f"{name} {_shown(value)}" for name, value in of_presets.items())
-            return f" (default: {shown})"
+            named = ", ".join(f"{name} {shown(value)}" for name, value in of_presets.items())
+            return f" (default: {named})"
         stored = flag.name in recipes.ARCHITECTURE
         return " (default: as stored; files that differ are refused)" if stored else ""
 
     def parse_args(  # type: ignore[override]
         self, argv: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
-        """Parse, fill the preset in, check flags against each other, collect `args.recipe`."""
+        """Parse, fill the preset in, check flags against each other. Beside the flags, the result
+        has `recipe`, those that define what is learned, and `flags`, all that matter."""
         args = super().parse_args(argv, namespace)
         words = study.dataset_words(args.dataset)
         args.preset = args.preset or words.preset
@@ -280,6 +282,7 @@ class Parser(argparse.ArgumentParser):
             only = f"{args.dataset} has images of {words.image_size}"
             self.error(f"argument --image_size: {args.image_size}: {only}")
         args.image_size = args.image_size or words.image_size
+        args.flags = {k: v for k, v in vars(args).items() if k not in NO_MATTER}
         if contradiction := values.contradiction(vars(args)):
             self.error(contradiction)
         architecture = {name: getattr(args, name) for name in recipes.ARCHITECTURE}
@@ -289,7 +292,7 @@ class Parser(argparse.ArgumentParser):
         args.name = paths.dataset_name(args.dataset, args.models_dir)
         args.models = args.models_dir / args.name
         args.pies = args.pies_dir / args.name
-        args.logs = Path("logs") / args.name
+        args.logs = args.models_dir.parent / "logs" / args.name
         return args
 
     def error(self, message: str) -> NoReturn:
@@ -298,5 +301,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(runtime.EXIT_ARGUMENTS, f"{line}\n")
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
+    """The value of a flag as a user writes it."""
     return ",".join(map(str, value)) if isinstance(value, list) else value

@@ -75,18 +75,21 @@ class DatasetWords(NamedTuple):
     preset: str  # the recipe that suits it
     image_size: int  # side in pixels
     n_train: int
+    n_test: int
     n_classes: int
     keeps_class_mirrored: bool = True  # an image flipped left to right shows the same class
     is_resizable: bool = True  # --image_size may ask for another size
 
 
 DATASETS = {
-    "cifar10": DatasetWords("paper", 32, 50_000, 10),
-    "cifar100": DatasetWords("paper", 32, 50_000, 100),
-    "svhn": DatasetWords("paper", 32, 73_257, 10, keeps_class_mirrored=False),
-    "digits": DatasetWords("digits", 8, 1_297, 10, keeps_class_mirrored=False, is_resizable=False),
+    "cifar10": DatasetWords("paper", 32, 50_000, 10_000, 10),
+    "cifar100": DatasetWords("paper", 32, 50_000, 10_000, 100),
+    "svhn": DatasetWords("paper", 32, 73_257, 26_032, 10, keeps_class_mirrored=False),
+    "digits": DatasetWords(
+        "digits", 8, 1_297, 500, 10, keeps_class_mirrored=False, is_resizable=False
+    ),
 }
-FOLDER = DatasetWords("paper", 32, 0, 0)  # of a folder with images, whose number is counted there
+FOLDER = DatasetWords("paper", 32, 0, 0, 0)  # of a folder with images, whose number is counted
 
 
 def dataset_words(dataset: str) -> DatasetWords:

@@ -262,9 +262,11 @@ def test_folders_are_named_after_the_data_set(
         ("./ships/", "ships"),
         (str(tmp_path / "ships"), "ships"),
     ):
-        args = parse(kind, "--dataset", dataset, "--models_dir", "m", "--pies_dir", "p")
-        folders = (args.models, args.pies, args.logs)
-        assert folders == tuple(Path(root) / name for root in ("m", "p", "logs"))
+        for beside in (Path(), Path("scratch/me")):  # logs lie beside the networks
+            models = str(beside / "m")
+            args = parse(kind, "--dataset", dataset, "--models_dir", models, "--pies_dir", "p")
+            folders = (args.models, args.pies, args.logs)
+            assert folders == (beside / "m" / name, Path("p") / name, beside / "logs" / name)
     (tmp_path / "cifar10").mkdir()  # the built-in data sets do not follow links of that name
     assert parse(kind).models == Path("models/cifar10")
 

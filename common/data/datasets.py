@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,15 +97,30 @@ def load_dataset(
     return Dataset(name or paths.dataset_name(dataset), tuple(classes), train, test, mean, std)
 
 
-def count_train_images(dataset: str, limit: int | None) -> int:
-    """How many training images `load_dataset` would give, without reading any. Where classes differ
-    in size, --limit may give a few less."""
+class Size(NamedTuple):
+    """How many images and classes a data set has."""
+
+    n_train: int
+    n_test: int
+    n_classes: int
+
+
+def size(dataset: str, limit: int | None = None, test_limit: int | None = None) -> Size:
+    """The size of what `load_dataset` would give, without reading an image. Where classes differ in
+    size, the limits may give a few less."""
     if dataset in LOADERS:
-        n_images = study.DATASETS[dataset].n_train
+        words = study.DATASETS[dataset]
+        found = [words.n_train, words.n_test]
+        n_classes = words.n_classes
     else:
-        train = Path(dataset) / "train"
-        n_images = sum(len(_image_files(train / name)) for name in _classes(Path(dataset)))
-    return n_images if limit is None else min(limit, n_images)
+        root, classes = Path(dataset), _classes(Path(dataset))
+        found = [
+            sum(len(_image_files(root / split / name)) for name in classes)
+            for split in ("train", "test")
+        ]
+        n_classes = len(classes)
+    pairs = zip(found, (limit, test_limit), strict=True)
+    return Size(*(n if at_most is None else min(n, at_most) for n, at_most in pairs), n_classes)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

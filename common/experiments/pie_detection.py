@@ -12,7 +12,7 @@ from common.analysis import pie, pie_probability, votes
 from common.analysis.class_impact import ClassImpact, class_impact
 from common.analysis.predictions import Population
 from common.data.datasets import Dataset
-from common.experiments import maps, population, predictions
+from common.experiments import maps, plan, population, predictions
 from common.files import Arrays
 from common.report import (
     by_image,
@@ -33,6 +33,8 @@ from common.study import Cell
 
 def run(args: argparse.Namespace) -> int:
     """Compare the dense population with every pruned one that is there."""
+    if args.dry_run:
+        return plan.analysis(args)
     data = population.load_data(args)
     dense_cell = study.dense_cell(args.learner)
     dense_ids = population.present(args, dense_cell)

@@ -1,28 +1,115 @@
-"""`--dry_run`: say what a training would do, without data, networks or files."""
+"""`--dry_run`: what a script would do, and what that costs. Needs no data and writes nothing."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 
+import torch
+
+from common import options, paths, runtime, study
 from common.data import datasets
+from common.data.datasets import Size
+from common.experiments import costs, population
+from common.experiments.costs import Cost
 from common.learning import methods
 from common.learning.schedule import Schedule
+from common.model import checkpoints
+from common.paths import NetworkFiles
 from common.recipes import Config
 from common.study import Cell
 
 
-def show(args: argparse.Namespace, recipes: dict[Cell, Config]) -> int:
-    """Print the plan of a training or fine-tuning, given the recipe of each cell."""
-    n_images = datasets.count_train_images(args.dataset, args.limit)
-    ids = f"ids {args.ids[0]} to {args.ids[-1]}"
-    for cell, recipe in recipes.items():
-        print(
-            f"{cell}: {len(args.ids)} networks, {ids}; {n_images} training images ({args.dataset})"
-        )
-        for schedule in methods.schedules({"dataset": args.name} | recipe):
-            print("\n".join(describe(schedule, n_images)))
+def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[int]) -> int:
+    """Print the plan of a training or fine-tuning of these ids, given the recipe of each cell."""
+    size, device = _begin(args)
+    there, of_image = paths.networks_present(args.models), {}
+    total, n_networks, n_steps, n_files = Cost(), 0, 0, 0
+    for cell, config in configs.items():
+        config = {"dataset": args.name} | config
+        to_make = [i for i in ids if args.overwrite or i not in there.get(cell, ())]
+        print(f"{cell}: {len(ids) - len(to_make)} networks finished, {len(to_make)} to make, of "
+              f"ids {ids[0]} to {ids[-1]}; {size.n_train} training images")  # fmt: skip
+        of_image = of_image or costs.of_training(args, config, size, device)  # equal in all cells
+        of_network = Cost(n_bytes=costs.stored_bytes(config, size.n_classes))
+        for schedule in methods.schedules(config):
+            print("\n".join(describe(schedule, size.n_train)))
+            passes = min(schedule.cached_views or schedule.epochs, schedule.epochs)
+            of_network = of_network.plus(of_image[schedule.name], passes * size.n_train)
+            n_steps += schedule.n_steps(size.n_train) * len(to_make)
+        total = total.plus(of_network, len(to_make))
+        n_networks += len(to_make)
+        n_files += len(to_make) * len(NetworkFiles(args.models, cell, 0).parts)
+    what = f"to make: {n_networks} networks in {n_steps} steps, {n_files} files in {args.models}"
+    print(f"{what}, {_amounts(total)}")
+    print(f"beside them a log each in {args.logs} and its curves in {args.pies}")
     return 0
+
+
+def analysis(args: argparse.Namespace) -> int:
+    """Print the plan of an analysis of the networks that are there. Raises Failure as the analysis
+    itself where networks are missing."""
+    dense = study.dense_cell(args.learner)
+    cells = {dense: population.present(args, dense)}
+    cells |= population.pruned_cells(args, cells[dense])
+    size, device = _begin(args)
+    network = checkpoints.load(NetworkFiles(args.models, dense, cells[dense][0]), device).network
+    n_probed = getattr(args, "prediction_depth_models", 0)
+    of_image = costs.of_prediction(args, network, size, device)
+    of_probes = costs.of_probes(args, network, size, device) if n_probed else Cost()
+    total = Cost()
+    for cell, ids in cells.items():
+        to_run = _not_there(args, [paths.predictions(args.pies, cell, i) for i in ids])
+        total = total.plus(of_image, to_run * size.n_test)
+        print(f"{cell}: {len(ids)} networks, {size.n_test} test images; predictions of "
+              f"{to_run} to compute, {len(ids) - to_run} stored")  # fmt: skip
+        if n_probed:
+            to_ask = [paths.probe_predictions(args.pies, cell, i) for i in ids[:n_probed]]
+            to_probe = _not_there(args, to_ask)
+            print(f"  probes of {to_probe} to ask, {len(to_ask) - to_probe} stored")
+            passes = of_image._replace(n_bytes=0.0)
+            total = total.plus(passes, to_probe * (size.n_train + size.n_test))
+            total = total.plus(of_probes, to_probe * size.n_test)
+        elif cell != dense:
+            total = total.plus(costs.of_statistics(args, cell, len(ids), size), size.n_test)
+    n_networks = sum(map(len, cells.values()))
+    print(f"to analyse: {n_networks} networks in {len(cells)} cells, {_amounts(total)}")
+    print(f"tables, figures and the page come on top, in {args.pies}")
+    return 0
+
+
+def _begin(args: argparse.Namespace) -> tuple[Size, torch.device]:
+    """Name the flags; the size of the data and the device."""
+    flags = [
+        f"{name} {options.shown(value)}"
+        for name, value in args.flags.items()
+        if value is not None and value is not False
+    ]
+    print(textwrap.fill("flags: " + ", ".join(flags), 100, subsequent_indent="  "))
+    size = datasets.size(args.dataset, args.limit, args.test_limit)
+    return size, runtime.pick_device(args.cuda_device)
+
+
+def _not_there(args: argparse.Namespace, files: list[Path]) -> int:
+    return sum(args.overwrite or not path.exists() for path in files)
+
+
+def _amounts(total: Cost) -> str:
+    hours = total.seconds / 3600
+    time = f"{hours:,.1f} h" if hours >= 1 else f"{total.seconds / 60:.1f} min"
+    return (
+        f"{_scaled(total.n_bytes)}B; {_scaled(total.flops)}FLOP, about {time} "
+        "(an estimate, from work timed just now)"
+    )
+
+
+def _scaled(value: float) -> str:
+    """`9.4 P`: with the prefix of the unit that follows."""
+    thousands = min(5, int(math.log10(max(value, 1)) / 3))
+    return f"{value / 1000**thousands:.3g} {' kMGTP'[thousands].strip()}"
 
 
 def describe(schedule: Schedule, n_images: int) -> list[str]:

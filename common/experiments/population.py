@@ -97,10 +97,14 @@ def making_command(args: argparse.Namespace, cell: Cell, ids: Sequence[int]) -> 
     words = study.dataset_words(args.dataset)
     flags = [  # name, value, and the default that need not be said
         ("dataset", args.dataset, None),
+        ("data_dir", args.data_dir, Path("data")),
         ("models_dir", args.models_dir, Path("models")),
+        ("pies_dir", args.pies_dir, Path("pies")),
         ("image_size", args.image_size, words.image_size),
         ("preset", args.preset, words.preset),
         ("limit", args.limit, None),
+        ("test_limit", args.test_limit, None),
+        ("seed", args.seed, 0),
         ("index_start", ids[0], 0),
         ("models_number", ids[-1] - ids[0] + 1, None),
     ]

@@ -16,7 +16,7 @@ from common.analysis import pie, probes
 from common.analysis.predictions import Population
 from common.data import augment
 from common.data.datasets import Dataset
-from common.experiments import population, predictions
+from common.experiments import plan, population, predictions
 from common.files import Arrays
 from common.learning.methods import classification_views
 from common.model import evaluation
@@ -38,6 +38,8 @@ METRICS = {
 
 def run(args: argparse.Namespace) -> int:
     """Measure the first networks of the dense population and of every pruned one that is there."""
+    if args.dry_run:
+        return plan.analysis(args)
     data = population.load_data(args)
     population.check_knn(args, len(data.train))
     dense_cell = study.dense_cell(args.learner)

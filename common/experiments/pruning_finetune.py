@@ -6,7 +6,7 @@ import argparse
 
 from torch import nn
 
-from common import recipes, study
+from common import paths, recipes, study
 from common.experiments import making, plan, population
 from common.learning import loop, methods, pruning
 from common.model import checkpoints, wide_resnet
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
     asked = {cell: recipe(args, cell) for cell in cells}
     if args.dry_run:
-        return plan.show(args, asked)
+        return say(args, dense, asked)
     data = population.load_data(args)
     parents = {
         i: population.describe(args, data, dense, i) for i in population.present(args, dense)
@@ -43,6 +43,18 @@ def run(args: argparse.Namespace) -> int:
         history = loop.train(stages, modules, masks, data, network.run)
         making.store(args, data, network, modules, masks, history)
     return 0
+
+
+def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:
+    """The dry run: of the dense networks that are there, or of all where none is yet."""
+    there = paths.networks_present(args.models).get(dense, set())
+    ids = [i for i in args.ids if i in there]
+    print(f"{dense}: {len(ids)} of the {len(args.ids)} networks that are to be pruned are there")
+    taken = recipes.NETWORK[args.preset] | {"projection_head": "mlp"} | args.architecture
+    if ids and (parent := checkpoints.describe(NetworkFiles(args.models, dense, ids[0]))):
+        taken = inherited(parent)
+    configs = {cell: config | taken for cell, config in asked.items()}
+    return plan.making(args, configs, ids or args.ids)
 
 
 def prune(

@@ -200,20 +200,26 @@ def test_a_limit_that_cannot_cover_the_classes_is_refused() -> None:
         *(("digits", 1297, 7), ("folder", 9, 1)),
     ],
 )
-def test_the_count_of_training_images(
+def test_the_size_is_known_before_the_images_are_read(
     dataset: str, limit: int | None, n_more: int, folder: Path
 ) -> None:
     name = str(folder) if dataset == "folder" else dataset
-    found = len(load(name, limit=limit).train)
-    assert datasets.count_train_images(name, limit) == found + n_more
+    found = load(name, limit=limit)
+    expected = (len(found.train) + n_more, len(found.test), found.n_classes)
+    assert datasets.size(name, limit) == expected
 
 
 @pytest.mark.parametrize(
-    ("dataset", "n"), [("cifar10", 50_000), ("cifar100", 50_000), ("svhn", 73_257)]
-)
-def test_the_count_of_downloaded_training_images(dataset: str, n: int) -> None:
-    counts = [datasets.count_train_images(dataset, limit) for limit in (None, 5_000, 90_000)]
-    assert counts == [n, 5_000, n]
+    ("dataset", "n", "n_test", "n_classes"),
+    [("cifar10", 50_000, 10_000, 10), ("cifar100", 50_000, 10_000, 100),
+     ("svhn", 73_257, 26_032, 10)],
+)  # fmt: skip
+def test_the_size_of_a_downloaded_data_set(
+    dataset: str, n: int, n_test: int, n_classes: int
+) -> None:
+    sizes = [datasets.size(dataset, limit, limit) for limit in (None, 5_000, 90_000)]
+    whole = (n, n_test, n_classes)
+    assert sizes == [whole, (5_000, 5_000, n_classes), whole]
 
 
 # Folders of images
@@ -390,7 +396,7 @@ def test_bad_folders_are_refused_and_the_bad_path_is_named(
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
     with pytest.raises(Failure, match="nowhere") as failure:
-        datasets.count_train_images(str(tmp_path / "nowhere"), None)
+        datasets.size(str(tmp_path / "nowhere"))
     assert failure.value.code == EXIT_DATA
 
 

@@ -1,21 +1,56 @@
-"""A dry run tells the recipe, and makes nothing."""
+"""A dry run tells the recipe, what is there and what it costs, and makes nothing."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from running import contents, succeed
+import torch
+from running import (
+    N_TEST,
+    N_TRAIN,
+    PREFIXES,
+    Study,
+    contents,
+    depth,
+    detect,
+    finetune,
+    succeed,
+    train,
+)
+
+from common import options
+from common.data.datasets import Size
+from common.experiments import costs, training
+from common.study import dense_cell
 
 PRUNED = ("--pruning_percentages", "0.9")
 DIGITS, PAPER = ("--dataset", "digits"), ("--dataset", "cifar10")
+LITTLE = 1e8  # FLOPs that are timed
+
+
+@pytest.fixture(autouse=True)
+def measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long things take is no matter of these tests."""
+    monkeypatch.setitem(costs.MEASURED, "cpu", LITTLE)
+    monkeypatch.setattr(costs, "COMPARED", 20)
 
 
 def dry_run(cwd: Path, script: str, *flags: str) -> str:
     """What it says, however it is wrapped."""
-    done = succeed(cwd, (script, "--dry_run", *flags))
-    assert contents(cwd) == set()
+    before = contents(cwd)
+    done = succeed(cwd, (script, "--cuda_device", "-1", *flags, "--dry_run"))
+    assert contents(cwd) == before
     return " ".join(done.stdout.split())
+
+
+def told(said: str, pattern: str) -> tuple[float, ...]:
+    """The numbers of a sentence; a prefix of a unit behind a number is multiplied in."""
+    found = re.search(pattern.replace("#", r"([\d.]+ ?[kMGTP]?)"), said)
+    assert found, f"{pattern} is not in: {said}"
+    units = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+    return tuple(float(text.rstrip(" kMGTP")) * units.get(text[-1], 1) for text in found.groups())
 
 
 @pytest.mark.parametrize(
@@ -41,3 +76,85 @@ def test_what_a_recipe_says(
 ) -> None:
     said = dry_run(tmp_path, script, *DIGITS, *flags)
     assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize("learner", PREFIXES)
+@pytest.mark.parametrize("make", [train, finetune])
+def test_the_plan_of_a_training_is_what_the_run_made(
+    study: Study, tmp_path: Path, learner: str, make: object
+) -> None:
+    sparsities = "0.0,0.9" if make is train else "0.5,0.9"
+    asked = make(learner, "--pruning_percentages", sparsities)
+    prunings = ("dense", "GMP") if make is train else ("global",)
+    made = [path for p in prunings for path in study.models.glob(f"{learner}_{p}_*.pt")]
+    logs = [
+        log
+        for p in prunings
+        for log in (study.folder / "logs" / "digits").glob(f"{learner}_{p}_*.jsonl")
+    ]
+    batch = 50 if (learner, make) == ("SupCon", train) else 32
+    epochs = sum(log.read_text().count('"epoch": ') for log in logs)
+    pattern = "make: # networks in # steps, # files in .*?, #B"
+    n_networks, n_steps, n_files, n_bytes = told(dry_run(tmp_path, *asked), pattern)
+    assert (n_networks, n_files) == (len(logs), len(made))
+    assert n_steps == epochs * -(-N_TRAIN // batch)
+    assert n_bytes == pytest.approx(sum(path.stat().st_size for path in made), rel=0.03)
+    said = dry_run(study.folder, *asked)
+    assert "2 networks finished, 0 to make" in said
+    assert told(said, pattern) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("analyse", [detect, depth])
+def test_the_plan_of_an_analysis_is_what_the_run_made(study: Study, analyse: object) -> None:
+    asked = analyse("supervised", "--overwrite")
+    stored = study.pies / "supervised" / "predictions"
+    suffix = "" if analyse is depth else "[0-9]"
+    made = sum(path.stat().st_size for path in stored.glob(f"*{suffix}.npz"))
+    pattern = "analyse: # networks in # cells, #B; #FLOP"
+    said = dry_run(study.folder, *asked)
+    n_networks, n_cells, n_bytes, flops = told(said, pattern)
+    assert (n_networks, n_cells) == (10, 5)
+    assert n_bytes == pytest.approx(made, rel=0.25)  # so few images compress by chance
+    passes = 2 * macs(10, 1, 8, 10) * 10 * N_TEST
+    if analyse is detect:
+        assert flops == pytest.approx(passes, rel=0.01)
+    else:
+        assert flops > passes * (2 * N_TEST + N_TRAIN) / N_TEST
+    again = dry_run(study.folder, *analyse("supervised"))
+    assert "predictions of 0 to compute, 2 stored" in again
+    assert told(again, pattern)[2:] == (0, 0)
+
+
+def macs(depth: int, widen: int, side: int, n_classes: int) -> int:
+    """Multiplications of a forward pass of one image, convolution by convolution."""
+    total = 3 * 16 * 9 * side**2
+    n_in = 16
+    for group, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
+        at = (side // 2**group) ** 2
+        for block in range((depth - 4) // 6):
+            n_from = width if block else n_in
+            total += (n_from * width * 9 + width * width * 9) * at
+            total += 0 if n_from == width else n_from * width * at  # the shortcut
+        n_in = width
+    return total + n_in * n_classes
+
+
+def flops_of(learner: str, *flags: str) -> dict[str, float]:
+    parser = options.training("", learner)
+    args = parser.parse_args(["--dataset", "cifar10", *flags])
+    config = training.recipe(args, dense_cell(learner)) | {"dataset": "cifar10"}
+    found = costs.of_training(args, config, Size(50_000, 10_000, 10), torch.device("cpu"))
+    return {stage: cost.flops for stage, cost in found.items()}
+
+
+def test_flops_are_those_of_the_convolutions() -> None:
+    """WRN-16-2 on 32x32 images takes 101.1 million multiplications (counted by hand), its backward
+    pass twice as many, but for those that would tell how the loss depends on the image."""
+    forward = 2 * macs(16, 2, 32, 10)
+    assert forward == pytest.approx(2 * 101.106e6, rel=1e-4)
+    step = 3 * forward - 2 * 3 * 16 * 9 * 32**2
+    counted = {**flops_of("supervised"), **flops_of("SupCon")}
+    # an image is tested in the counted epoch of eight
+    assert counted["network"] == pytest.approx(step + forward / costs.COUNTED, rel=1e-3)
+    assert counted["encoder"] == pytest.approx(2 * step, rel=2e-3)  # the projection is small
+    assert counted["head"] == pytest.approx(forward * (1 + 1 / costs.COUNTED), rel=3e-3)
