@@ -30,7 +30,7 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.tmp"
         probe.write_bytes(b"0" * 4096)
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a process of another machine may have the same id
     except OSError as error:
         raise Failure(EXIT_WRITE, f"{folder}: cannot write there ({error.strerror})") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from common import flag_values as values
-from common import paths, recipes, runtime, study
+from common import paths, ranks, recipes, runtime, study
 
 
 class Flag(NamedTuple):
@@ -164,7 +164,7 @@ ANALYSIS = (
 )
 RUN = (
     Flag("cuda_device", values.integer(-1, 1023), "GPU to use; -1 is the CPU, which is also used "
-         "where there is no GPU", 0, "ID"),
+         "where there is no GPU (default: 0; of several ranks each takes its own)", metavar="ID"),
     Flag("figure_format", ("png", "pdf"), "pdf: each figure as PDF too, with its fonts", "png"),
     Flag("overwrite", None, "make again what exists, also where it was made by another recipe"),
     Flag("dry_run", None, "say what is there, what would be made, and what that costs (steps, "
@@ -293,7 +293,21 @@ class Parser(argparse.ArgumentParser):
         args.models = args.models_dir / args.name
         args.pies = args.pies_dir / args.name
         args.logs = args.models_dir.parent / "logs" / args.name
+        args.ranks = self._ranks(args.cuda_device)
         return args
+
+    def _ranks(self, cuda_device: int | None) -> ranks.Ranks:
+        """Which of several processes this one is; a GPU for all of them is refused."""
+        try:
+            found = ranks.of_environment()
+        except runtime.Failure as failure:
+            self.error(str(failure))
+        if found.world > 1 and cuda_device not in (None, -1):
+            self.error(
+                f"argument --cuda_device: {cuda_device}: the {found.world} ranks would share it; "
+                "leave it out, and each takes a GPU by its local rank (-1: all on the CPU)"
+            )
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with 2."""

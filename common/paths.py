@@ -78,13 +78,8 @@ class NetworkFiles(NamedTuple):
 
     @property
     def state(self) -> Path:
-        """The state of its interrupted training."""
+        """The state of its interrupted training. Its lock is that of the network."""
         return self.models / f".{network_stem(self.cell, self.id)}.state.pt"
-
-    @property
-    def lock(self) -> Path:
-        """The lock of the process that makes the network."""
-        return lock(self.state)
 
     @property
     def leftovers(self) -> list[Path]:
@@ -223,6 +218,11 @@ def _released_cell(learner: str, sparsity: str, tag: str) -> Cell:
 def log(logs: Path, cell: Cell, network_id: int) -> Path:
     """The JSON-lines file of one network's training."""
     return logs / f"{network_stem(cell, network_id)}.jsonl"
+
+
+def rank_log(logs: Path, rank: int) -> Path:
+    """What a rank prints that has no terminal."""
+    return logs / f"rank{rank}.log"
 
 
 def curves(pies: Path, cell: Cell, network_id: int) -> Path:

@@ -30,8 +30,10 @@ EXIT_WRITE = 7
 EXIT_LOCKED = 8
 # What a script returns after it was asked to stop and has saved its state.
 EXIT_SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
-if hasattr(signal, "SIGUSR1"):  # Slurm's "requeue me"
-    EXIT_SIGNALS[signal.SIGUSR1] = 75
+# "Requeue me": of Slurm as USR1 or, by way of submitit, USR2; a terminal that closes sends HUP.
+for _name in ("SIGUSR1", "SIGUSR2", "SIGHUP"):
+    if hasattr(signal, _name):  # not on Windows
+        EXIT_SIGNALS[getattr(signal, _name)] = 75
 
 
 class Failure(Exception):
@@ -81,8 +83,15 @@ def _remember_signal(signum: int, _frame: object) -> None:
 def stop_at_safe_point() -> None:
     """From now on a signal waits until training asks `stop_requested`, saves and leaves. Only a
     SIGINT that follows another signal ends the process at once."""
+    _handle_signals(_remember_signal)
+
+
+def _handle_signals(handler: Callable[[int, object], None]) -> None:
+    """Give every signal that asks for a stop this handler. `nohup` means what it says."""
     for signum in EXIT_SIGNALS:
-        signal.signal(signum, _remember_signal)
+        is_nohup = signum.name == "SIGHUP" and signal.getsignal(signum) == signal.SIG_IGN
+        if not is_nohup:
+            signal.signal(signum, handler)
 
 
 def _stop_now(signum: int, _frame: object) -> None:
@@ -91,8 +100,7 @@ def _stop_now(signum: int, _frame: object) -> None:
 
 def main(script: Callable[[], int]) -> int:
     """Run a script; turn whatever ends it into one line on stderr and the contract's exit code."""
-    for signum in EXIT_SIGNALS:
-        signal.signal(signum, _stop_now)
+    _handle_signals(_stop_now)
     # Torch and Pillow warn about damaged files, which this project refuses in one line of its own.
     warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler|PIL\.")
     started = time.monotonic()
@@ -102,16 +110,16 @@ def main(script: Callable[[], int]) -> int:
             print(f"took {_used(time.monotonic() - started)}")
         return code
     except Interrupted as stop:
-        return _report(stop.code, f"stopped by {stop}; run the same command again to continue")
+        return report(stop.code, f"stopped by {stop}; run the same command again to continue")
     except Failure as failure:
-        return _report(failure.code, str(failure))
+        return report(failure.code, str(failure))
     except OSError as error:
-        return _report(EXIT_WRITE, f"{error.filename or 'input/output'}: {error.strerror or error}")
+        return report(EXIT_WRITE, f"{error.filename or 'input/output'}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         cause = _first_line(error)
-        return _report(EXIT_MEMORY, f"out of memory: {cause}; use a smaller --batch_size")
+        return report(EXIT_MEMORY, f"out of memory: {cause}; use a smaller --batch_size")
 
 
 def _used(seconds: float) -> str:
@@ -129,7 +137,8 @@ def _used(seconds: float) -> str:
     return f"{text}, at most {peak / 1e9:.1f} GB of memory"
 
 
-def _report(code: int, message: str) -> int:
+def report(code: int, message: str) -> int:
+    """Print one line on stderr, with --debug the traceback too; return the code."""
     if "--debug" in sys.argv and sys.exc_info()[0] is not None:
         import traceback
 
@@ -181,13 +190,17 @@ def memory_for(flag: str, size: int) -> Iterator[None]:
         ) from error
 
 
-def pick_device(cuda_device: int) -> torch.device:
-    """The CUDA device with this id; the CPU for -1, or (said in one line) if there is no CUDA."""
+def pick_device(cuda_device: int | None, local_rank: int = 0) -> torch.device:
+    """The CUDA device with this id; for None that of a process with this rank on its machine, where
+    processes share GPUs if these are fewer; the CPU for -1, or (said in one line) without CUDA."""
     import torch
 
-    if cuda_device >= 0 and not torch.cuda.is_available():
-        print(f"no CUDA: running on the CPU instead of GPU {cuda_device}", file=sys.stderr)
+    if cuda_device != -1 and not torch.cuda.is_available():
+        if local_rank == 0:
+            print(f"no CUDA: running on the CPU instead of GPU {cuda_device or 0}", file=sys.stderr)
         cuda_device = -1
+    if cuda_device is None:
+        cuda_device = local_rank % torch.cuda.device_count()
     if cuda_device < 0:
         reuse_memory()
         return torch.device("cpu")

@@ -106,7 +106,7 @@ def test_leftovers_of_a_network_are_its_state_and_half_written_files_alone(tmp_p
     written = [*network.parts.values(), network.state]
     left = [paths.temporary(path, process) for path in written for process in ("7", "4711")]
     others = [paths.temporary(path, "7") for path in (*other.parts.values(), other.state)]
-    touch(*written, *left, *others, other.state, network.lock, tmp_path / "a.7.tmp.pt")
+    touch(*written, *left, *others, other.state, paths.lock(network.state), tmp_path / "a.7.tmp.pt")
     assert sorted(network.leftovers) == sorted([network.state, *left])
 
 

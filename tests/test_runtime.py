@@ -47,7 +47,8 @@ def ending(error: BaseException) -> Callable[[], int]:
 def test_the_exit_codes_of_the_contract() -> None:
     ends = ("ARGUMENTS", "DATA", "CHECKPOINT", "NON_FINITE", "MEMORY", "WRITE", "LOCKED")
     assert [getattr(runtime, f"EXIT_{end}") for end in ends] == [2, 3, 4, 5, 6, 7, 8]
-    assert runtime.EXIT_SIGNALS == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+    requeue = dict.fromkeys((signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP), 75)
+    assert {signal.SIGTERM: 143, signal.SIGINT: 130} | requeue == runtime.EXIT_SIGNALS
 
 
 def test_a_script_that_ends_well_keeps_its_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +153,18 @@ def test_debug_adds_the_traceback(
 # Signals
 
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # USR2 and HUP mean the same
+
+
+def test_a_terminal_that_closes_does_not_end_what_nohup_started() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def script() -> int:
+        runtime.stop_at_safe_point()
+        signal.raise_signal(signal.SIGHUP)
+        return 17 if runtime.stop_requested() is None else 0
+
+    assert runtime.main(script) == 17
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -278,6 +290,22 @@ def test_a_gpu_that_is_not_there_is_a_bad_argument(monkeypatch: pytest.MonkeyPat
         runtime.pick_device(2)
     assert refused.value.code == 2
     assert runtime.pick_device(1) == torch.device("cuda", 1)
+
+
+def test_ranks_take_the_gpus_of_their_machine_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [runtime.pick_device(None, local).index for local in range(5)] == [0, 1, 0, 1, 0]
+    assert runtime.pick_device(None) == torch.device("cuda", 0)
+    assert runtime.pick_device(-1, 1) == torch.device("cpu")
+
+
+def test_one_rank_says_that_there_is_no_cuda(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert {runtime.pick_device(None, local).type for local in range(3)} == {"cpu"}
+    assert capsys.readouterr().err == "no CUDA: running on the CPU instead of GPU 0\n"
 
 
 def test_auto_is_single_precision_on_a_cpu() -> None:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from common import paths, recipes, study
+from common import locks, paths, recipes, study
 from common.runtime import EXIT_DATA, Failure
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def _torchvision(
     source = getattr(datasets, kind)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(data_dir / f".{name}.lock"):  # several processes may start at once
+        with locks.held(data_dir / name):  # several processes may start at once
             return read(source, True), read(source, False)
     except MemoryError:
         raise

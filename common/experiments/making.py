@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from common import files, paths, recipes, runtime
+from common import files, locks, paths, recipes, runtime
 from common.data.datasets import Dataset
 from common.experiments import population
 from common.learning import loop, methods, pruning, resumable
@@ -26,20 +25,46 @@ from common.paths import NetworkFiles
 from common.recipes import Config
 from common.report import plots, rows, stored_pies, style, summary
 from common.report.rows import mean_rows
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, EXIT_LOCKED, Damaged, Failure
+from common.runtime import (
+    EXIT_ARGUMENTS,
+    EXIT_CHECKPOINT,
+    EXIT_LOCKED,
+    EXIT_MEMORY,
+    EXIT_NON_FINITE,
+    Damaged,
+    Failure,
+    Interrupted,
+)
 from common.study import Cell
 
 Configs = dict[Cell, dict[NetworkFiles, Config]]
 
 
+# A network that fails in one of these ways says nothing about the others. A full disk would hit
+# them too, and a bug has a traceback.
+OF_ONE_NETWORK = (EXIT_CHECKPOINT, EXIT_NON_FINITE, EXIT_MEMORY)
+SECONDS_BETWEEN_LOOKS = 1.0  # at the locks of networks that other ranks are making
+
+
 class Missing(NamedTuple):
-    """A network to make. This process holds its lock until the next one is asked for."""
+    """A network to make, whose lock this process holds."""
 
     files: NetworkFiles
     config: Config
     run: loop.Run
     environment: dict[str, str]
     since: float  # monotonic seconds
+
+
+class Learned(NamedTuple):
+    """What learning made: modules, the masks of what was pruned, a record for each epoch."""
+
+    modules: dict[str, nn.Module]
+    masks: pruning.Masks
+    history: list[Record]
+
+
+Learn = Callable[[argparse.Namespace, Dataset, Missing], Learned]
 
 
 def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
@@ -107,35 +132,112 @@ def _none_if_damaged(
         return None
 
 
-def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterator[Missing]:
-    """The networks to make, cell by cell, each under its lock. A network that another process is
-    working on is left to it.
+def make(args: argparse.Namespace, data: Dataset, configs: Configs, learn: Learn) -> int:
+    """Make the networks that are missing, cell by cell, each under its lock; the exit code.
 
-    After the last network of a cell its accuracy goes into the summary; at the end the table is
-    printed, and Failure(EXIT_LOCKED) raised if some networks were left to others.
+    A network that fails is named, and the others are made. One that another process is working on
+    is left to it and ends in EXIT_LOCKED; several ranks wait for each other's. The first rank puts
+    the accuracy of each cell into the summary, prints the table, and returns the code of the first
+    network that failed in any rank; the others return 0, since torchrun stops all when one fails.
     """
-    busy = []
+    logged = {
+        where: len(files.read_log(_log(args, where)))
+        for of_cell in configs.values()
+        for where in of_cell
+    }
+
+    def attempt(where: NetworkFiles) -> int | None:
+        return _attempt(args, data, where, configs[where.cell][where], learn, logged[where])
+
+    is_first = args.ranks.rank == 0
+    codes: list[int] = []
+    busy: list[NetworkFiles] = []
     for cell, of_cell in configs.items():
         to_make = unfinished(of_cell, args.overwrite)
         print(f"{cell}: {len(of_cell) - len(to_make)} networks finished, {len(to_make)} to make")
         cluttered = [where for where in of_cell if where not in to_make and where.leftovers]
-        for where in tqdm([*to_make, *cluttered], desc=str(cell), unit="network", disable=None):
-            try:
-                with FileLock(where.lock, timeout=0):
-                    if unfinished({where: of_cell[where]}, args.overwrite):
-                        yield _begin(args, data, where, of_cell[where])
-                    for leftover in where.leftovers:
-                        leftover.unlink(missing_ok=True)
-            except Timeout:
-                busy += [str(where)] if where in to_make else []
-        _record(args, data, cell)
-    print(summary.format_table(args.pies, args.learner))
-    if busy:
+        order = args.ranks.order([*to_make, *cluttered])
+        for where in tqdm(order, desc=str(cell), unit="network", disable=None):
+            code = attempt(where)
+            if code is not None:
+                codes.append(code)
+            elif where in to_make:
+                busy.append(where)
+        if is_first:
+            _record(args, data, cell)
+    if args.ranks.world > 1:
+        codes += _wait(busy, attempt)
+        for cell in {where.cell for where in busy} if is_first else ():
+            _record(args, data, cell)
+        busy = []
+    if is_first:
+        print(summary.format_table(args.pies, args.learner))
+    failed = [code for code in codes if code] if is_first else []
+    if busy and not failed:
         raise Failure(
             EXIT_LOCKED,
-            f"another process is working on {', '.join(busy)}; everything else is done: run again "
-            "when it has ended",
+            f"another process is working on {_named(busy)}; everything else is done: run "
+            "again when it has ended",
         )
+    return failed[0] if failed else 0
+
+
+def _wait(busy: list[NetworkFiles], attempt: Callable[[NetworkFiles], int | None]) -> Iterator[int]:
+    """The codes of networks that other processes are working on: once they have ended; or where
+    they were killed, once this process has made them."""
+    if busy:
+        print(f"waiting for {_named(busy)}")
+    left = list(busy)
+    while left:
+        for where in list(left):
+            if signum := runtime.stop_requested():
+                raise Interrupted(signum)
+            if (code := attempt(where)) is not None:
+                left.remove(where)
+                yield code
+        time.sleep(SECONDS_BETWEEN_LOOKS if left else 0)
+
+
+def _named(busy: list[NetworkFiles]) -> str:
+    return ", ".join(f"{where}{locks.holder(where.state)}" for where in busy)
+
+
+def _attempt(
+    args: argparse.Namespace,
+    data: Dataset,
+    where: NetworkFiles,
+    config: Config,
+    learn: Learn,
+    n_logged: int,
+) -> int | None:
+    """Make a network if it is missing: 0, or the code of its failure; None if another process holds
+    its lock. Lines of its log after the first `n_logged` tell of processes beside this one: what
+    they made is not made again, and what failed there would fail here."""
+    log = _log(args, where)
+    with locks.held(where.state, wait=False) as is_mine:
+        if not is_mine:
+            return None
+        ended = [line for line in files.read_log(log)[n_logged:] if "exit_code" in line]
+        if ended:
+            if ended[-1]["exit_code"] and args.ranks.rank == 0:
+                print(runtime.one_line(f"{where}: {ended[-1]['failed']}"), file=sys.stderr)
+            return ended[-1]["exit_code"]
+        try:
+            if unfinished({where: config}, args.overwrite):
+                network = _begin(args, data, where, config)
+                _store(args, data, network, learn(args, data, network))
+            for leftover in where.leftovers:
+                leftover.unlink(missing_ok=True)
+        except Failure as failure:
+            if failure.code not in OF_ONE_NETWORK:
+                raise
+            files.append_log(log, {"failed": str(failure), "exit_code": failure.code})
+            return runtime.report(failure.code, f"{where}: {failure}")
+    return 0
+
+
+def _log(args: argparse.Namespace, where: NetworkFiles) -> Path:
+    return paths.log(args.logs, where.cell, where.id)
 
 
 def _begin(args: argparse.Namespace, data: Dataset, where: NetworkFiles, config: Config) -> Missing:
@@ -148,7 +250,7 @@ def _begin(args: argparse.Namespace, data: Dataset, where: NetworkFiles, config:
     environment = resumable.environment(data.train.images.device, args.compile)
     begin = {"config": config, "models": str(where.models), "continued": state is not None}
     begin |= resumable.warn_of_another_environment(environment, state)
-    log = paths.log(args.logs, where.cell, where.id)
+    log = _log(args, where)
     files.append_log(log, begin)
     run = loop.Run(
         seed=(config["seed"], where.id),
@@ -172,15 +274,9 @@ def _set_damaged_aside(where: NetworkFiles) -> None:
         pass  # whole, but another network than its name says: the user gave --overwrite
 
 
-def store(
-    args: argparse.Namespace,
-    data: Dataset,
-    network: Missing,
-    modules: dict[str, nn.Module],
-    masks: dict[str, Tensor],
-    history: list[Record],
-) -> None:
+def _store(args: argparse.Namespace, data: Dataset, network: Missing, learned: Learned) -> None:
     """Write a network that has learned, then draw its curves."""
+    modules, masks, history = learned
     results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,
@@ -191,7 +287,8 @@ def store(
     } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, network.config["sparsity"])
     images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
     checkpoints.save(network.files, modules, masks, network.config, results, images)
-    network.run.log({"finished_after_seconds": round(time.monotonic() - network.since, 1)})
+    seconds = round(time.monotonic() - network.since, 1)
+    network.run.log({"exit_code": 0, "finished_after_seconds": seconds})
     curves = paths.curves(args.pies, network.files.cell, network.files.id)
     _draw_curves(curves, history, len(data.train))
 

@@ -25,6 +25,8 @@ from common.study import Cell
 
 def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[int]) -> int:
     """Print the plan of a training or fine-tuning of these ids, given the recipe of each cell."""
+    if args.ranks.rank > 0:
+        return 0
     size, device = _begin(args)
     there, of_image = paths.networks_present(args.models), {}
     total, n_networks, n_steps, n_files = Cost(), 0, 0, 0
@@ -52,6 +54,8 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[
 def analysis(args: argparse.Namespace) -> int:
     """Print the plan of an analysis of the networks that are there. Raises Failure as the analysis
     itself where networks are missing."""
+    if args.ranks.rank > 0:
+        return 0
     dense = study.dense_cell(args.learner)
     cells = {dense: population.present(args, dense)}
     cells |= population.pruned_cells(args, cells[dense])

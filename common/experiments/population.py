@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import files, paths, recipes, runtime, study
+from common import files, locks, paths, ranks, recipes, runtime, study
 from common.data import datasets
 from common.data.datasets import CIFAR10_CLASSES, Dataset
 from common.files import Arrays
@@ -30,7 +30,9 @@ PER_CELL_KEYS = ("pruning_method", "criterion", "sparsity", "parent")
 
 def load_data(args: argparse.Namespace) -> Dataset:
     """The data on the chosen device. Makes no folder yet: flags may still be refused."""
-    device = runtime.pick_device(args.cuda_device)
+    if args.ranks.rank > 0:
+        ranks.print_to(paths.rank_log(args.logs, args.ranks.rank))
+    device = runtime.pick_device(args.cuda_device, args.ranks.local)
     return datasets.load_dataset(
         args.dataset, args.data_dir, device, args.image_size, args.limit, args.test_limit,
         args.released_quirks, args.name,
@@ -54,6 +56,8 @@ def prepare_output(args: argparse.Namespace, *folders: Path) -> None:
     formats in which figures are drawn."""
     for folder in (*folders, args.pies):
         files.check_writable(folder)
+        if args.ranks.rank == 0:
+            locks.check(folder)
     style.suffixes = [".png"] if args.figure_format == "png" else [".png", ".pdf"]
 
 

@@ -7,6 +7,7 @@ import argparse
 from torch import nn
 
 from common import paths, recipes, study
+from common.data.datasets import Dataset
 from common.experiments import making, plan, population
 from common.learning import loop, methods, pruning
 from common.model import checkpoints, wide_resnet
@@ -35,14 +36,17 @@ def run(args: argparse.Namespace) -> int:
         for cell, recipe in asked.items()
     }
     making.check(args, data, configs)
-    for network in making.missing(args, data, configs):
-        dense_files = network.files._replace(cell=dense)
-        parent = checkpoints.load(dense_files, data.train.images.device)
-        modules, masks = prune(parent, network.config, network.files.id)
-        stages = methods.stages(modules, network.config)
-        history = loop.train(stages, modules, masks, data, network.run)
-        making.store(args, data, network, modules, masks, history)
-    return 0
+    return making.make(args, data, configs, learn)
+
+
+def learn(args: argparse.Namespace, data: Dataset, network: making.Missing) -> making.Learned:
+    """Prune the dense network of this id, and fine-tune what is left."""
+    dense = network.files._replace(cell=network.files.cell.dense)
+    parent = checkpoints.load(dense, data.train.images.device)
+    modules, masks = prune(parent, network.config, network.files.id)
+    stages = methods.stages(modules, network.config)
+    history = loop.train(stages, modules, masks, data, network.run)
+    return making.Learned(modules, masks, history)
 
 
 def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filelock import FileLock
-
-from common import files, paths
+from common import files, locks, paths
 from common.report import claims, comparison, page, summary
 from common.study import LEARNERS
 
 
 def run(pies: Path) -> None:
     """Rewrite them from what is stored; both learners' scripts may get here at once."""
-    with FileLock(paths.lock(paths.report(pies))):
+    with locks.held(paths.report(pies)):
         comparison.run(pies)
         claims.run(pies)
         lines = [summary.table(pies, learner) for learner in LEARNERS]

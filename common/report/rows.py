@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
 from numpy.typing import ArrayLike
 
-from common import files, paths
+from common import files, locks, paths
 from common.analysis import statistics
 from common.runtime import EXIT_WRITE, Failure
 from common.study import Cell, format_sparsity
@@ -107,9 +107,9 @@ def read(pies: Path) -> list[Row]:
     return _read(paths.summary(pies))
 
 
-def _lock(pies: Path) -> FileLock:
+def _lock(pies: Path) -> AbstractContextManager[bool]:
     """Both learners' scripts may run at once."""
-    return FileLock(paths.lock(paths.summary(pies)))
+    return locks.held(paths.summary(pies))
 
 
 def _keep_earlier(pies: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from running import files, refused, succeed, train
 
-from common import paths
+from common import locks, paths
 from common.learning import loop
 from common.paths import NetworkFiles
 from common.study import Cell
@@ -110,7 +109,7 @@ def test_a_network_that_another_process_works_on_is_left_to_it(tmp_path: Path) -
         return [sum("config" in line for line in lines_logged(tmp_path, SUPERVISED, i))
                 for i in range(3)]  # fmt: skip
 
-    with FileLock(NetworkFiles(models, SUPERVISED, 1).lock):
+    with locks.held(NetworkFiles(models, SUPERVISED, 1).state):
         refused(tmp_path, command, 8, "id 1;", may_change="*")
     assert trainings() == [1, 0, 1]
     assert paths.networks_present(models) == {SUPERVISED: {0, 2}}

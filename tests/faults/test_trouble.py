@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 from faulty import Child, Fault
-from filelock import FileLock
 from places import (
     CLR,
     DENSE,
@@ -22,7 +21,7 @@ from places import (
 )
 from running import Command
 
-from common import paths
+from common import locks, paths
 
 Whole = Callable[..., dict[str, bytes]]
 fault, slow = pytest.mark.fault, pytest.mark.slow
@@ -131,7 +130,7 @@ def test_out_of_memory(error: str, copy: Place) -> None:
 @fault("F26", "two processes, one network", "one makes it, the other exits 8")
 def test_a_network_that_another_process_makes(place: Place) -> None:
     place.models.mkdir(parents=True)
-    with FileLock(paths.lock(place.state_path)):
+    with locks.held(place.state_path):
         place.refused(TRAIN, 8, "another process", "id 0", may_change="*")
     assert place.trainings() == 0
     place.finish(*TRAIN)
