@@ -182,9 +182,7 @@ IN_EVERY_RECIPE = ("preset", "released_quirks", "seed", "limit", "precision", "i
 
 def training(description: str, learner: str) -> Parser:
     """The flags of `clr_training.py` and `sup_training.py`."""
-    presets = {
-        name: flags | recipes.NETWORK[name] for name, flags in recipes.TRAINING[learner].items()
-    }
+    presets = {p: flags | recipes.NETWORK[p] for p, flags in recipes.TRAINING[learner].items()}
     recipe = TRAINING + (SUPCON_TRAINING + CONTRASTIVE if learner == "SupCon" else ())
     learned = (*NETWORK, *recipe, *GRADUAL)
     groups = {"recipe": recipe, "pruning": GRADUAL_CELLS + GRADUAL, "run": MAKING}
@@ -241,10 +239,9 @@ class Parser(argparse.ArgumentParser):
 
     def _add(self, group: argparse._ArgumentGroup, flag: Flag) -> None:
         name, text = f"--{flag.name}", flag.help + self._default_text(flag)
-        if flag.kind is None:
-            group.add_argument(name, action="store_true", help=text)
-        elif flag.kind is bool:
-            group.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+        if flag.kind in (None, bool):
+            action = argparse.BooleanOptionalAction if flag.kind else "store_true"
+            group.add_argument(name, action=action, help=text)
         elif isinstance(flag.kind, tuple):
             group.add_argument(name, choices=flag.kind, default=flag.default, help=text)
         else:

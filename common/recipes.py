@@ -171,19 +171,15 @@ CLASSIFICATION_VIEWS = {
     "fast": Augmentation(horizontal_flip=0.5),
     "digits": Augmentation(),
 }
+_OF_PHOTOGRAPHS = Augmentation(
+    horizontal_flip=0.5,
+    jitter=(0.4, 0.4, 0.4, 0.1),
+    jitter_probability=0.8,
+    grayscale_probability=0.2,
+)
 CONTRASTIVE_VIEWS = {
-    "paper": Augmentation(
-        horizontal_flip=0.5,
-        jitter=(0.4, 0.4, 0.4, 0.1),
-        jitter_probability=0.8,
-        grayscale_probability=0.2,
-    ),
-    "fast": Augmentation(
-        horizontal_flip=0.5,
-        jitter=(0.4, 0.4, 0.4, 0.1),
-        jitter_probability=0.8,
-        grayscale_probability=0.2,
-    ),
+    "paper": _OF_PHOTOGRAPHS,
+    "fast": _OF_PHOTOGRAPHS,
     "digits": Augmentation(jitter=(0.4, 0.4, 0.0, 0.0), jitter_probability=0.8),
 }
 

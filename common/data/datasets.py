@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from common import locks, paths, recipes, study
 from common.runtime import EXIT_DATA, Failure
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -328,9 +327,9 @@ def _read_split(
         files += images
         labels += [label] * len(images)
     chosen = first_of_each_class(np.array(labels), len(classes), limit)
-    # Decoding releases the interpreter lock, so threads read on every core.
     read = partial(_read_image, size=image_size)
-    pixels = _parallel_map(read, [files[i] for i in chosen])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter's lock
+        pixels = list(pool.map(read, [files[i] for i in chosen]))
     return np.stack(pixels), np.array(labels)[chosen]
 
 
@@ -339,17 +338,8 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _parallel_map(function: Callable[[Path], np.ndarray], items: list[Path]) -> list[np.ndarray]:
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, items))
-
-
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Of up to 16 bits a pixel, which Pillow would cut off at 255. Raises ValueError for others."""
-    from PIL import Image
-
     values = np.asarray(image)
     if not (image.mode.startswith("I") and values.min() >= 0 and values.max() < 65536):
         raise ValueError(f"pixels of mode {image.mode}")
@@ -359,8 +349,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _read_image(path: Path, size: int) -> np.ndarray:
     """[3,size,size] uint8."""
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
@@ -373,16 +361,12 @@ def _read_image(path: Path, size: int) -> np.ndarray:
 
 def _resized_image(image: Image.Image, size: int) -> Image.Image:
     """Resized bilinearly with antialiasing to a square, where its size is another one."""
-    from PIL import Image
-
     shape = (size, size)
     return image if image.size == shape else image.resize(shape, Image.Resampling.BILINEAR)
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
     """images [N,3,H,W] uint8 -> [N,3,size,size]."""
-    from PIL import Image
-
     if images.shape[2:] == (size, size):
         return images
     resized = (

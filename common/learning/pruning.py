@@ -33,7 +33,8 @@ def magnitude_masks(
         raise ValueError(f"sparsity {sparsity} is not in [0, 1)")
     magnitudes = {name: tensor.detach().abs().flatten() for name, tensor in tensors.items()}
     if allocation == "global":
-        kept = _keep_largest(torch.cat(list(magnitudes.values())), sparsity)
+        of_all = torch.cat(list(magnitudes.values()))
+        kept = _keep_all_but(of_all, round(sparsity * len(of_all)))
         parts = kept.split([len(magnitude) for magnitude in magnitudes.values()])
     else:
         counts = _uniform_counts([len(m) for m in magnitudes.values()], sparsity)
@@ -76,10 +77,6 @@ def _uniform_counts(sizes: list[int], sparsity: float) -> list[int]:
     for i in by_remainder[:missing]:
         counts[i] += 1
     return counts
-
-
-def _keep_largest(magnitude: Tensor, sparsity: float) -> Tensor:
-    return _keep_all_but(magnitude, round(sparsity * len(magnitude)))
 
 
 def _keep_all_but(magnitude: Tensor, n_pruned: int) -> Tensor:
