@@ -17,9 +17,9 @@ from common.study import LEARNERS, Cell, format_sparsity
 CAPTIONS = {
     "by_sparsity": (
         "PIEs and accuracy by sparsity",
-        "Left: test images whose most frequent prediction changes, as counted and corrected for "
-        "the instability of the networks. Middle: top-1 accuracy. Right: the same counts "
-        "against accuracy lost. Bars are 95 % intervals.",
+        "Left: PIEs as counted, and corrected for the instability of the networks (in populations "
+        "of half the size). Middle: top-1 accuracy. Right: PIEs against accuracy lost. Bars are "
+        "95 % intervals.",
     ),
     "overlap": (
         "Do two cells lose the same images?",
@@ -28,8 +28,8 @@ CAPTIONS = {
     ),
     "umap": (
         "Embeddings of one network",
-        "UMAP of the test images in one network, dense and pruned; each map has axes of its own. "
-        "The marked PIEs are those of the whole population.",
+        "UMAP of the test images in one network, dense and pruned: above by predicted class, "
+        "below its errors and the PIEs of its population. Each network has axes of its own.",
     ),
     "common_PIEs": (
         "PIEs of both learners, by class",
@@ -48,7 +48,7 @@ CAPTIONS = {
     "prediction_depth": (
         "Prediction depth",
         "Layer from which on the nearest neighbours of an image agree with the network, dense "
-        "against pruned; mean over networks.",
+        "against pruned; mean over networks. Squares count the other images, triangles the PIEs.",
     ),
     "probe_accuracy": (
         "Accuracy of each layer",
@@ -71,8 +71,9 @@ CAPTIONS = {
         "and pruned.",
     ),
 }
-INLINE_BYTES = 2_200_000  # figures beyond this are shown from their files beside the page
-WIDTH = 1650  # pixels, at most
+HEADLINE = "by_sparsity"
+INLINE_BYTES = 2_500_000  # figures beyond this are shown from their files beside the page
+FIGURE_BYTES = 60_000  # a larger figure is stored with loss, and smaller until it fits
 
 
 class Figure(NamedTuple):
@@ -105,16 +106,21 @@ class Group(NamedTuple):
         return f"{learner}, {pruning}" + f", sparsity {self.sparsity}" * (pruning != "dense")
 
 
-def grouped(pies: Path) -> list[Group]:
-    """The figures that are there, by cell: those of all cells, of both learners, of each."""
+def grouped(pies: Path) -> tuple[Figure | None, list[Group]]:
+    """The figure of the first screen, if it is there, and the others by cell: those of all cells,
+    of both learners, of each."""
+    headline = None
     found: dict[Cell | None, list[Figure]] = {}
     for path, figure in _inlined(pies):
-        found.setdefault(paths.cell_of_figure(path), []).append(figure)
+        if figure.kind == HEADLINE:
+            headline = figure
+        else:
+            found.setdefault(paths.cell_of_figure(path), []).append(figure)
     learners = ["", *LEARNERS]
     order = sorted(found, key=lambda cell: (-1,) if cell is None else
                    (learners.index(cell.learner), *cell[1:]))  # fmt: skip
     names = (("",) * 3 if c is None else (*c[:2], format_sparsity(c.sparsity)) for c in order)
-    return [Group(*name, found[cell]) for name, cell in zip(names, order, strict=True)]
+    return headline, [Group(*name, found[cell]) for name, cell in zip(names, order, strict=True)]
 
 
 def _inlined(pies: Path) -> Iterator[tuple[Path, Figure]]:
@@ -124,14 +130,21 @@ def _inlined(pies: Path) -> Iterator[tuple[Path, Figure]]:
         file = quote(path.relative_to(pies).as_posix())
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
-        picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-        # Plots have few colours: 64 of them, stored without loss, take a third of the file.
-        few = picture.quantize(64).convert("RGB")
-        source = data_uri(few, "webp", lossless=True)
+        source = _compressed(picture)
         n_bytes += len(source)
         if n_bytes > INLINE_BYTES:
             n_bytes, source = n_bytes - len(source), file
         yield path, Figure(kind, *CAPTIONS[kind], _sizes(path), file, source, *picture.size)
+
+
+def _compressed(picture: Image.Image) -> str:
+    """Without loss where that is small, as it is for lines and bars."""
+    source, factor = data_uri(picture, "webp", lossless=True), 1.0
+    while len(source) > FIGURE_BYTES:
+        size = (round(factor * picture.width), round(factor * picture.height))
+        source = data_uri(picture.resize(size, Image.Resampling.LANCZOS), "webp", quality=70)
+        factor *= 0.8
+    return source
 
 
 def _sizes(path: Path) -> str:

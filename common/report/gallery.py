@@ -17,7 +17,7 @@ from common.study import Cell, format_sparsity
 
 # How many PIEs a cell may show: the first number with which picture and votes fit.
 LIMITS = (2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
-SPRITE_BYTES, DATA_BYTES = 1_000_000, 400_000
+SPRITE_BYTES, DATA_BYTES = 900_000, 300_000
 TILE = 64  # pixels, at most
 # Beside them, of each PIE: the numbers of its cell and tile, the modal labels and their votes.
 FIELDS = ("cell", "tile", "dense", "dense_votes", "pruned", "pruned_votes", *GALLERY)

@@ -96,9 +96,9 @@ function card(pie) {
   line(item, "", "true: " + data.classes[label] + " (image " + index + ")");
   line(item, "", "dense: " + data.classes[pie.dense] + ", " + pie.dense_votes + " of " + k);
   line(item, "is", "pruned: " + data.classes[pie.pruned] + ", " + pie.pruned_votes + " of " + k);
-  line(item, "scores", learner + ", " + pruning.replaceAll("_", " ") + ", " + sparsity);
+  line(item, "cell-name", learner + ", " + pruning.replaceAll("_", " ") + ", " + sparsity);
   for (const name in titles) if (pie[name] !== null) {
-    line(item, "scores", titles[name] + " " + pie[name].toFixed(2));
+    line(line(item, "score", titles[name]), "", pie[name].toFixed(2));
     item.dataset[name] = pie[name];
   }
   Object.assign(item.dataset, {index, cell: [learner, pruning, sparsity].join(" "), label: data.classes[label]});

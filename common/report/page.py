@@ -26,12 +26,13 @@ HERE = Path(__file__).parent
 NOT_TESTED = "not tested"
 # What would test a claim that these networks do not.
 TESTS = {
-    "K1": "both learners pruned alike, {sup,clr}_pie_kmodels_detection.py",
-    "K2": "{sup,clr}_training.py with --pruning_method GMP and later_GMP, then the analyses",
-    "K3": "two or more pruned cells, {sup,clr}_pie_kmodels_detection.py",
-    "K4": "{sup,clr}_prediction_depth.py after {sup,clr}_pie_kmodels_detection.py",
-    "K5": "{sup,clr}_pruning_finetune.py, then {sup,clr}_pie_kmodels_detection.py",
+    "K1": "*_pie_kmodels_detection.py of both learners would",
+    "K2": "*_training.py with --pruning_method GMP and later_GMP, then PIE detection, would",
+    "K3": "*_pie_kmodels_detection.py of both learners would",
+    "K4": "*_prediction_depth.py would",
+    "K5": "*_pruning_finetune.py of both learners, then PIE detection, would",
 }
+NO_CELLS = "no such cells were analysed"  # a note of claims.csv that says no more than TESTS
 SURE_FROM = 10  # networks, from which on the interval of a count covers 93 to 96 %
 
 
@@ -39,32 +40,31 @@ def write(pies: Path) -> Path:
     """Write index.html into `pies` (a folder pies/<dataset>) and return its path."""
     cells = stored_pies.pies_by_cell(pies)
     shown = gallery.lay_out(cells)
-    groups = captions.grouped(pies)
-    figures = [figure for group in groups for figure in group.figures]
+    headline, groups = captions.grouped(pies)
+    sources = [_source(pies, cell, n, cells[cell]) for cell, n in shown.n_shown.items()]
     table = _read_lines(paths.main_table(pies)) or [[]]
     claims = _claims(pies)
     page = _template().render(
         dataset=pies.name,
-        n_examples=max((int(a["n_examples"]) for a in cells.values()), default=0),
         answers=_answers(rows.read(pies)),
-        headline=next((figure for figure in figures if figure.kind == "by_sparsity"), None),
+        headline=headline,
         claims=[claim for claim in claims if claim["verdict"] != NOT_TESTED],
-        untested=[claim["name"] for claim in claims if claim["verdict"] == NOT_TESTED],
-        tests=TESTS,
+        untested=_reasons(claim for claim in claims if claim["verdict"] == NOT_TESTED),
         table=table,
-        has_other_k=any("(K = " in value for line in table for value in line),
+        has_other_size=any(" = " in value for line in table for value in line),
         is_small_k=any(int(a["n_models"]) < SURE_FROM for a in cells.values()),
         groups=groups,
-        kinds={figure.kind: figure.title for figure in figures if figure.kind != "by_sparsity"},
+        kinds={figure.kind: figure.title for group in groups for figure in group.figures},
+        n_pies={source["key"]: source["n_pies"] for source in sources},
+        folders=[learner for learner in LEARNERS if (pies / learner).is_dir()],
         gallery=shown.data,
         sprite=shown.sprite,
-        sources=[_source(pies, cell, n, cells[cell]) for cell, n in shown.n_shown.items()],
+        sources=sources,
         columns=GALLERY,
         has_probability="pie_probability" in GALLERY
         and any("pie_probability" in a for a in cells.values()),
-        filters=_filters((c.learner, c.pruning_method, c.sparsity) for c in cells)
-        | {"true class": shown.data["classes"]},
-        figure_filters=_filters((g.learner, g.pruning, g.sparsity) for g in groups),
+        filters=_choices(source["key"] for source in sources),
+        figure_filters=_choices(group[:3] for group in groups),
         run=settings.of_cells(pies),
         style=Markup((HERE / "page.css").read_text()),
         script=Markup((HERE / "page.js").read_text()),
@@ -82,6 +82,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # in the given order
     return environment.get_template("page.html.j2")
 
 
@@ -113,7 +114,7 @@ def _answers(found: Iterable[Row]) -> list[dict[str, Any]]:
 def _range(counts: list[Row]) -> str:
     """`11 to 15`, or one number."""
     values = sorted({round(row.value) for row in counts})
-    return " to ".join(map(str, dict.fromkeys((values[0], values[-1]))))
+    return " to ".join(f"{value:,}" for value in dict.fromkeys((values[0], values[-1])))
 
 
 def _claims(pies: Path) -> list[dict[str, Any]]:
@@ -138,6 +139,16 @@ def _claims(pies: Path) -> list[dict[str, Any]]:
     return claims
 
 
+def _reasons(untested: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """Why claims are not tested, or which command would test them, with their names."""
+    reasons: dict[str, list[str]] = {}
+    for claim in untested:
+        notes = [line.get("note") for line in claim["lines"]]
+        told = next((note for note in notes if note and note != NO_CELLS), TESTS[claim["name"]])
+        reasons.setdefault(told, []).append(claim["name"])
+    return reasons
+
+
 def _estimate(line: dict[str, str]) -> str:
     if not line["value"]:
         return line.get("note") or "-"
@@ -148,6 +159,7 @@ def _estimate(line: dict[str, str]) -> str:
 def _source(pies: Path, cell: Cell, n_shown: int, found: files.Arrays) -> dict[str, Any]:
     table = paths.pie_table(pies, cell)
     return {
+        "key": (cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)),
         "cell": f"{cell.learner}, {cell.pruning_method.replace('_', ' ')}, "
         f"{format_sparsity(cell.sparsity)}",
         "n_shown": n_shown,
@@ -156,12 +168,11 @@ def _source(pies: Path, cell: Cell, n_shown: int, found: files.Arrays) -> dict[s
     }
 
 
-def _filters(cells: Iterable[tuple[str, str, float | str]]) -> dict[str, list[str]]:
-    """The choices of learner, pruning and sparsity that there are."""
+def _choices(cells: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
+    """The learners, prunings and sparsities that there are."""
     columns = list(zip(*cells, strict=True)) or [()] * 3
-    shown = [[format_sparsity(s) if isinstance(s, float) else s for s in c] for c in columns]
     names = ("learner", "pruning", "sparsity")
-    return {name: sorted(set(c) - {""}) for name, c in zip(names, shown, strict=True)}
+    return {name: sorted(set(c) - {""}) for name, c in zip(names, columns, strict=True)}
 
 
 def _read_lines(path: Path) -> list[list[str]]:

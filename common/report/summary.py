@@ -22,9 +22,10 @@ def format_table(pies: Path, learner: str) -> str:
 def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
     """A header and a line a cell: accuracy (mean ± sd over networks), PIEs, PIEs corrected for the
     networks' variance (in populations of half the size), PIEs if dense and pruned networks are
-    exchanged, and the p-value of that with the smallest one that K networks allow."""
+    exchanged, and the p-value of that with the smallest one that K networks allow. A number of
+    more or fewer networks or images than the line's accuracy says so: (K = 20)."""
     found = _by_cell(pies, learner)
-    dense = _percent(found.get(study.dense_cell(learner), {}))
+    of_dense = found.get(study.dense_cell(learner), {})
     lines = [
         ("learner", "pruning", "sparsity", "networks", "dense top-1 %", "pruned top-1 %",
          "PIEs [95 %]", "corrected at K/2 [95 %]", "if exchanged [95 %]", "p (floor)")
@@ -32,14 +33,15 @@ def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
     for cell, numbers in found.items():
         top1 = numbers.get(("top1", "all"))
         n_models = str(top1.n_models) if top1 else "-"
+        dense = _percent(of_dense) + _other_size(of_dense.get(("top1", "all")), top1)
         of_cell = (learner, cell.pruning_method, study.format_sparsity(cell.sparsity), n_models)
         if cell.is_dense:
             lines.append((*of_cell, dense, "", "", "", "", ""))
             continue
-        counts = (
-            _count(numbers.get((metric, "all")))
-            for metric in ("n_pies", "n_pies_corrected", "n_pies_null")
+        rows_of_counts = (
+            numbers.get((metric, "all")) for metric in ("n_pies", "n_pies_corrected", "n_pies_null")
         )
+        counts = (_count(row) + _other_size(row, top1) for row in rows_of_counts)
         lines.append((*of_cell, dense, _percent(numbers), *counts, _p_value(numbers)))
     return lines
 
@@ -76,6 +78,15 @@ def _percent(numbers: Numbers) -> str:
     if mean is None:
         return "-"
     return f"{100 * mean.value:.2f}" + (f" ± {100 * sd.value:.2f}" if sd else "")
+
+
+def _other_size(row: Row | None, top1: Row | None) -> str:
+    """Says K and n where a number is of other ones than the line's accuracy."""
+    if row is None or top1 is None:
+        return ""
+    sizes = (("K", row.n_models, top1.n_models), ("n", row.n_examples, top1.n_examples))
+    other = [f"{name} = {size}" for name, size, of_line in sizes if size != of_line]
+    return f" ({', '.join(other)})" if other else ""
 
 
 def _count(row: Row | None) -> str:

@@ -16,6 +16,7 @@ GMP = Cell("supervised", "GMP", 0.9)
 GLOBAL = Cell("supervised", "global", 0.5)
 SPARSER = Cell("supervised", "global", 0.97)
 RANDOM = Cell("supervised", "random_GMP", 0.5)
+FEWER = Cell("supervised", "global", 0.98)
 CONTRASTIVE = Cell("SupCon", "global", 0.5)
 
 
@@ -45,6 +46,7 @@ def pies(tmp_path: Path) -> Path:
             row(GLOBAL, "prediction_depth", 4.25, 5, 483, group="non_pie"),
         ],
         GMP: [row(GMP, "top1", 0.91, 1, 500)],
+        FEWER: [row(FEWER, "top1", 0.8, 10, 100), row(FEWER, "n_pies", 4, 8, 100)],
         CONTRASTIVE: [row(CONTRASTIVE, "top1", 0.11, 3, 100)],
     }
     rows.store(tmp_path, "pie_detection", made)
@@ -62,11 +64,13 @@ def test_the_printed_table_has_the_numbers(pies: Path) -> None:
     of_pies = ["17", "of", "500", "[12,", "22]", "12", "[-1,", "26]", "8", "[5,", "12]"]
     of_pies += ["0.012", "(0.002)"]
     none = ["-"] * 4
+    fewer = ["4", "of", "100", "(K", "=", "8)", "-", "-", "-"]
     assert lines == [
         ["supervised", "dense", "0.00", "10", *dense],
-        ["supervised", "GMP", "0.90", "1", *dense, "91.00", *none],
+        ["supervised", "GMP", "0.90", "1", *dense, "(K", "=", "10)", "91.00", *none],
         ["supervised", "global", "0.50", "10", *dense, "98.00", "±", "1.00", *of_pies],
         ["supervised", "global", "0.97", "10", *dense, "70.00", *none],
+        ["supervised", "global", "0.98", "10", *dense, "(n", "=", "500)", "80.00", *fewer],
         ["supervised", "random_GMP", "0.50", "10", *dense, "60.00", *none],
     ]
 
