@@ -20,7 +20,7 @@ N_ERRORS = 50  # points of the common range at which curves are compared
 Count = Callable[[np.ndarray, np.ndarray], float]
 
 
-class Cell(NamedTuple):
+class Level(NamedTuple):
     """One learner at one sparsity; row i of all is the same id."""
 
     errors: np.ndarray  # [K], shares of wrong predictions of the pruned networks
@@ -29,17 +29,17 @@ class Cell(NamedTuple):
 
 
 def matched_difference(
-    a: Sequence[Cell],
-    b: Sequence[Cell],
+    a: Sequence[Level],
+    b: Sequence[Level],
     count: Count,
     rng: Generator,
     n_resamples: int = 200,
 ) -> Estimate | None:
     """Count of learner b minus that of a at equal error, averaged over the common range of log
-    error; a and b hold one cell a sparsity.
+    error; a and b hold one level a sparsity.
 
     count(dense, pruned) is any number of images whose modal labels differ, raw or corrected. Images
-    on which all networks of a cell agree are left out before: they are no PIEs of any halves.
+    on which all networks of a level agree are left out before: they are no PIEs of any halves.
     A curve is monotone in error (isotonic regression over the sparsities) and linear between
     sparsities in log(count + 1) against log error: counts grow about as a power of error.
 
@@ -51,11 +51,11 @@ def matched_difference(
     """
     from scipy.stats import t
 
-    k = min((len(cell.errors) for cell in (*a, *b)), default=0)
+    k = min((len(level.errors) for level in (*a, *b)), default=0)
     if min(len(a), len(b)) < 2 or k < 4:
         return None
     (curve_a, halves_a), (curve_b, halves_b) = (
-        _resample(cells, count, n_resamples, rng) for cells in (a, b)
+        _resample(levels, count, n_resamples, rng) for levels in (a, b)
     )
     errors = _common(curve_a, curve_b)
     if errors is None:
@@ -82,37 +82,37 @@ class Curve(NamedTuple):
 
 
 def _resample(
-    cells: Sequence[Cell], count: Count, n_resamples: int, rng: Generator
+    levels: Sequence[Level], count: Count, n_resamples: int, rng: Generator
 ) -> tuple[Curve, list[Curve]]:
     """The curve of all networks, and curves that differ from it as those of fresh networks would.
 
-    Raises ValueError if the cells do not have the same number of networks.
+    Raises ValueError if the levels do not have the same number of networks.
     """
-    sizes = {len(part) for cell in cells for part in cell}
+    sizes = {len(part) for level in levels for part in level}
     if len(sizes) > 1:
-        raise ValueError(f"cells of one learner have {sorted(sizes)} networks")
+        raise ValueError(f"levels of one learner have {sorted(sizes)} networks")
     k = sizes.pop()
-    cells = [_disputed(cell) for cell in cells]
-    centre = _points(cells, np.arange(k), count)
+    levels = [_disputed(level) for level in levels]
+    centre = _points(levels, np.arange(k), count)
     halves = np.array(
-        [_points(cells, rng.permutation(k)[: k // 2], count) for _ in range(n_resamples)]
+        [_points(levels, rng.permutation(k)[: k // 2], count) for _ in range(n_resamples)]
     )
     # (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd.
     moved = (halves - halves.mean(axis=0)) * (k // 2 / (k - k // 2)) ** 0.5 + centre
     return _curve(centre), [_curve(points) for points in moved]
 
 
-def _disputed(cell: Cell) -> Cell:
-    first = cell.dense[0]
-    keep = (cell.dense != first).any(axis=0) | (cell.pruned != first).any(axis=0)
-    return Cell(cell.errors, cell.dense[:, keep], cell.pruned[:, keep])
+def _disputed(level: Level) -> Level:
+    first = level.dense[0]
+    keep = (level.dense != first).any(axis=0) | (level.pruned != first).any(axis=0)
+    return Level(level.errors, level.dense[:, keep], level.pruned[:, keep])
 
 
-def _points(cells: Sequence[Cell], rows: np.ndarray, count: Count) -> np.ndarray:
+def _points(levels: Sequence[Level], rows: np.ndarray, count: Count) -> np.ndarray:
     """Log error and root of the count [2,S] of some of the networks; no error counts as 1 in a
     million, a corrected count below 0 as 0."""
-    errors = [max(1e-6, float(cell.errors[rows].mean())) for cell in cells]
-    counts = [max(0.0, float(count(cell.dense[rows], cell.pruned[rows]))) for cell in cells]
+    errors = [max(1e-6, float(level.errors[rows].mean())) for level in levels]
+    counts = [max(0.0, float(count(level.dense[rows], level.pruned[rows]))) for level in levels]
     return np.array([np.log(errors), np.sqrt(counts)])
 
 

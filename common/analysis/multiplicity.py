@@ -1,14 +1,18 @@
-"""Verdicts of a family of claims, by Holm's step-down correction (Scandinavian Journal of
-Statistics 6, 1979), which holds whatever the dependence between the claims."""
+"""One verdict for each of a family of claims, of which each says that several numbers are above 0.
+
+A claim is as sure as the least sure of its numbers (an intersection-union test: Berger,
+Technometrics 24, 1982), and one number below 0 contradicts it, corrected for as many numbers as
+there are (Bonferroni). Over the claims Holm's step-down correction (Scandinavian Journal of
+Statistics 6, 1979) holds whatever their dependence.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-from common.analysis.statistics import Estimate
 
 LEVEL = 0.05
 
@@ -47,26 +51,46 @@ def p_from_interval(value: float, low: float, high: float, df: float | None = No
     return float(2 * shape.sf(abs(value) / half * shape.ppf(0.975)))
 
 
-def verdicts(family: Sequence[Estimate | None], df: float | None = None) -> list[str]:
-    """One verdict for each statistic of a family, each above 0 if its claim is true.
+class Verdict(NamedTuple):
+    """What its numbers say to a claim."""
+
+    verdict: str
+    p_value: float  # corrected over the family; nan if not tested
+
+
+def combine(
+    values: Sequence[float], p_values: Sequence[float], n_planned: int
+) -> tuple[bool, float]:
+    """Whether the numbers speak for their claim, and the p-value of what they say; nan without
+    numbers. n_planned counts also those that could not be had, so that these change nothing."""
+    if not values:
+        return False, float("nan")
+    if min(values) > 0:
+        return True, max(p_values)
+    against = [p for value, p in zip(values, p_values, strict=True) if value <= 0]
+    return False, min(1.0, n_planned * min(against))
+
+
+def verdicts(family: Sequence[tuple[bool, float]]) -> list[Verdict]:
+    """One verdict for each claim of a family, from what `combine` says of it.
 
     `supported` and `contradicted` hold for all of the family at once with 95 % confidence,
-    `marginal` is what the interval alone would decide, `undecided` what not even that does, and
-    `not tested` a statistic that is None or lacks an interval (it does not count in the family).
+    `marginal` is what only the correction undecides, `undecided` what is so without it. What was
+    `not tested` counts in the family as undecided, so that no verdict depends on what was tested.
     """
-    estimates = [Estimate(*[float("nan")] * 3) if found is None else found for found in family]
-    alone = np.array([p_from_interval(*found, df) for found in estimates])
+    alone = np.array([p for _, p in family])
+    corrected = holm(np.where(np.isnan(alone), 1.0, alone))
     return [
-        _verdict(found.value, p, adjusted)
-        for found, p, adjusted in zip(estimates, alone, holm(alone), strict=True)
+        Verdict(_verdict(speaks_for, p, adjusted), float("nan") if np.isnan(p) else float(adjusted))
+        for (speaks_for, p), adjusted in zip(family, corrected, strict=True)
     ]
 
 
-def _verdict(value: float, p: float, adjusted: float) -> str:
+def _verdict(speaks_for: bool, p: float, corrected: float) -> str:
     if np.isnan(p):
         return "not tested"
     if p >= LEVEL:
         return "undecided"
-    if adjusted >= LEVEL:
+    if corrected >= LEVEL:
         return "marginal"
-    return "supported" if value > 0 else "contradicted"
+    return "supported" if speaks_for else "contradicted"

@@ -11,20 +11,23 @@ from common.study import Cell
 
 
 class Population(NamedTuple):
-    """K networks on N test images: predicted labels [K,N], scores [K,N] by name, and the silhouette
-    [K] of the true classes in each network's embeddings."""
+    """K networks on N test images: predicted labels [K,N], and by name scores [K,N] of each image
+    and numbers [K] of each network's embeddings."""
 
     cell: Cell
     ids: list[int]
     labels: np.ndarray
     scores: dict[str, np.ndarray]
-    silhouette: np.ndarray
+    numbers: dict[str, np.ndarray]
 
     def select(self, ids: list[int]) -> Population:
         """The networks with these ids, in this order."""
         rows = [self.ids.index(network_id) for network_id in ids]
-        scores = {name: score[rows] for name, score in self.scores.items()}
-        return Population(self.cell, ids, self.labels[rows], scores, self.silhouette[rows])
+        scores, numbers = (
+            {name: values[rows] for name, values in of.items()}
+            for of in (self.scores, self.numbers)
+        )
+        return Population(self.cell, ids, self.labels[rows], scores, numbers)
 
     def mean_score(self, name: str) -> np.ndarray:
         """A score of each image [N], the mean over the networks where it is defined."""
@@ -32,10 +35,12 @@ class Population(NamedTuple):
 
 
 def stack(cell: Cell, ids: list[int], predicted: Sequence[dict[str, np.ndarray]]) -> Population:
-    """The population of these networks; all their arrays but labels and silhouette are scores."""
+    """The population of these networks, each with its labels, scores [N] and numbers []."""
     arrays = {name: np.stack([one[name] for one in predicted]) for name in predicted[0]}
-    labels, silhouette = arrays.pop("labels"), arrays.pop("silhouette")
-    return Population(cell, ids, labels, arrays, silhouette)
+    labels = arrays.pop("labels")
+    scores = {name: values for name, values in arrays.items() if values.ndim == 2}
+    numbers = {name: values for name, values in arrays.items() if values.ndim == 1}
+    return Population(cell, ids, labels, scores, numbers)
 
 
 def nan_mean(values: np.ndarray, axis: int) -> np.ndarray:

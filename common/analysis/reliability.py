@@ -25,11 +25,13 @@ class Halves(NamedTuple):
     other: np.ndarray  # int [R,K]: the other half of the two
 
 
-class Overlap(NamedTuple):
+class CorrectedOverlap(NamedTuple):
     """How much two cells lose the same images, in populations of K // 2 networks."""
 
-    r: Estimate  # correlation over images of the probabilities of being lost
-    uniqueness: Estimate  # 1 - r^2; 1 if r < 0
+    # Correlation over images of the probabilities of being lost. Like every correlation that is
+    # corrected for reliability (Spearman 1904) it can come out above 1.
+    r: Estimate
+    uniqueness: Estimate  # 1 - r^2; 1 if r < 0, and 0 if r > 1
     reliability: tuple[float, float]  # correlation of either cell's PIEs with those of fresh ids
 
 
@@ -58,7 +60,9 @@ def lost_by_half(
     return found.reshape(*chosen.shape[:2], -1)
 
 
-def overlap(lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves) -> Overlap | None:
+def corrected_overlap(
+    lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
+) -> CorrectedOverlap | None:
     """Reliability-corrected overlap of the cells X and Y, from their `lost_by_half`.
 
     r = cov(X_A, Y_B) / sqrt(cov(X_A, X_B) cov(Y_A, Y_B)), each covariance over the N images and
@@ -67,7 +71,7 @@ def overlap(lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves) -> Overlap |
 
     Interval: r by the delta method, its variance over fresh ids and fresh images (two_way): a claim
     on lost images means images of this kind, and with few PIEs it is the images that decide.
-    Student's t on the plain scale, cut at -1 and 1 as r itself is.
+    Student's t on the plain scale.
     None for K < 4, or if one of the cells loses no image repeatably (reliability <= 0).
     """
     k = halves.of.shape[2]
@@ -87,9 +91,8 @@ def overlap(lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves) -> Overlap |
     )
     half = spread.error * spread.quantile
     r = float(xy / scale)
-    r, low, high = (min(1.0, max(-1.0, x)) for x in (r, r - half, r + half))
-    unique = Estimate(*(1 - max(0.0, x) ** 2 for x in (r, high, low)))
-    return Overlap(Estimate(r, low, high), unique, reliability)
+    unique = Estimate(*(1 - min(1.0, max(0.0, x)) ** 2 for x in (r, r + half, r - half)))
+    return CorrectedOverlap(Estimate(r, r - half, r + half), unique, reliability)
 
 
 def _products(

@@ -53,6 +53,23 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     )
 
 
+def ratio(a: ArrayLike, b: ArrayLike) -> Estimate | None:
+    """Mean of a over mean of b, both [K] and of the same networks, with the interval of Fieller
+    (Journal of the Royal Statistical Society B 16, 1954), exact for normal values. None for K = 1
+    or if the interval has no end, because the mean of b may be 0."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if len(a) < 2 or not np.isfinite([a, b]).all():
+        return None
+    from scipy.stats import t
+
+    means, factor = np.array([a.mean(), b.mean()]), t.ppf(0.975, len(a) - 1) ** 2 / len(a)
+    (aa, ab), (_, bb) = np.outer(means, means) - factor * np.cov(a, b)
+    if bb <= 0:
+        return None
+    half = max(0.0, ab**2 - aa * bb) ** 0.5 / bb
+    return Estimate(float(a.mean() / b.mean()), float(ab / bb - half), float(ab / bb + half))
+
+
 def proportion(successes: int, n: int) -> Estimate:
     """successes / n with Wilson's score interval. Raises ValueError for n = 0."""
     if n == 0:

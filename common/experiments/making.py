@@ -328,7 +328,9 @@ def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
     results = [result for result in results if result.get("test_images") == data.test.digest]
     if results:
         accuracy, sparsity = (
-            mean_rows(cell, metric, [result[key] for result in results], len(data.test))
+            mean_rows(
+                cell, metric, [result[key] for result in results], len(data.test), is_share=True
+            )
             for metric, key in (("top1", "test_accuracy"), ("sparsity_reached",) * 2)
         )
         rows.store(args.pies, "training", {cell: accuracy + sparsity})

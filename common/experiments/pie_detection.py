@@ -60,7 +60,12 @@ def run(args: argparse.Namespace) -> int:
             *count_rows,
             *pie_rows.of_population(pruned, target, data.classes),
             *pie_rows.of_pies(cell, found[cell], paired, pruned, data.classes),
-        ]
+            *pie_rows.of_held_out(
+                cell, "q_score", paired, pruned,
+                {"dense": paired.scores["q"], "pruned": pruned.scores["q"]},
+                data.n_classes, args.seed,
+            ),
+        ]  # fmt: skip
         table = by_image.columns(found[cell], paired, pruned)
         by_image.write_csv(paths.pie_table(args.pies, cell), table)
         found[cell] |= {name: table[name] for name in by_image.GALLERY if name in table}
@@ -68,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
     impact_rows, q_values = pie_rows.of_class_impact(impacts, found)
     replicate_rows = replicate(args, data, fresh, dense, populations)
-    for more in (pie_rows.of_schedules(populations), impact_rows, replicate_rows):
+    for more in (impact_rows, replicate_rows):
         for cell in more:
             found_rows[cell] += more[cell]
     rows.store(args.pies, "pie_detection", found_rows)

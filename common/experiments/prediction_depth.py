@@ -21,8 +21,7 @@ from common.files import Arrays
 from common.learning.methods import classification_views
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
-from common.report import plots, publish, rows, style, summary
-from common.report.pie_rows import later_and_early
+from common.report import pie_rows, plots, publish, rows, style, summary
 from common.report.rows import Row, mean_rows
 from common.study import Cell
 
@@ -52,7 +51,6 @@ def run(args: argparse.Namespace) -> int:
     known: dict[Path, np.ndarray] = {}  # dense networks belong to several cells
     probed_dense = probe(args, data, first, known)
     found = {dense_cell: rows_of_population(probed_dense, dense_cell, len(data.test))}
-    accuracy: dict[Cell, tuple[list[int], np.ndarray]] = {}
     for cell, ids in cells.items():
         paired = dense.select(ids)
         pruned = predictions.of_population(args, data, cell, ids)
@@ -64,11 +62,12 @@ def run(args: argparse.Namespace) -> int:
         }
         found[cell] = rows_of_population(probed["pruned"], cell, len(data.test))
         found[cell] += rows_of_cell(cell, probed, is_pie)
-        accuracy[cell] = measured, probed["pruned"]["accuracy"][:, -1]
+        depths = {which: of_all(one["prediction"], len(ids)) for which, one in probed.items()}
+        found[cell] += pie_rows.of_held_out(
+            cell, METRICS["prediction"], paired, pruned, depths, data.n_classes, args.seed
+        )
         shown = (paired.select(measured), pruned.select(measured))
         draw(args, data, cell, probed, is_pie, *shown, n_models_pies=len(ids))
-    for cell, of_cell in rows_of_schedules(accuracy, len(data.test)).items():
-        found[cell] += of_cell
     rows.store(args.pies, "prediction_depth", found)
     publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
@@ -141,7 +140,8 @@ def rows_of_population(probed: Arrays, cell: Cell, n_examples: int) -> list[Row]
     for target, metric in METRICS.items():
         found += mean_rows(cell, metric, probed[target].mean(axis=1), n_examples)
     for layer, accuracy in enumerate(probed["accuracy"].T, start=1):
-        found += mean_rows(cell, f"probe_accuracy_layer_{layer}", accuracy, n_examples)
+        metric = f"probe_accuracy_layer_{layer}"
+        found += mean_rows(cell, metric, accuracy, n_examples, is_share=True)
     return found
 
 
@@ -164,17 +164,11 @@ def rows_of_cell(cell: Cell, probed: dict[str, Arrays], is_pie: np.ndarray) -> l
     return found
 
 
-def rows_of_schedules(
-    accuracy: dict[Cell, tuple[list[int], np.ndarray]], n_examples: int
-) -> dict[Cell, list[Row]]:
-    """Accuracy of the last probe, late minus early gradual pruning, network by network: those of
-    one id share first weights, order and augmentations."""
-    metric = "probe_accuracy_later_minus_early"
-    return {
-        later: mean_rows(later, metric, accuracy[later][1] - accuracy[early][1], n_examples)
-        for later, early in later_and_early(accuracy)
-        if accuracy[later][0] == accuracy[early][0]
-    }
+def of_all(depth: np.ndarray, n_models: int) -> np.ndarray:
+    """Depths [M,N] of the first networks -> [K,N], nan for those that were not measured."""
+    found = np.full((n_models, depth.shape[1]), np.nan)
+    found[: len(depth)] = depth
+    return found
 
 
 def draw(

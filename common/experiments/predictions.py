@@ -25,20 +25,26 @@ from common.model import checkpoints, evaluation
 from common.model.wide_resnet import WideResNet
 from common.paths import NetworkFiles
 from common.report.by_image import SCORES
+from common.report.pie_rows import NUMBERS
 from common.runtime import EXIT_CHECKPOINT, Failure
 from common.study import Cell
 
-FIELDS = {"labels", "silhouette", *(score.field for score in SCORES)}
+FIELDS = {"labels", *NUMBERS, *(score.field for score in SCORES)}
 
 
 def predict(network: WideResNet, data: Dataset, batch_size: int) -> Arrays:
-    """One network on the test images: labels and scores, each [N], and the silhouette."""
+    """One network on the test images: labels and scores, each [N], and numbers of its embedding."""
     labels, logits, embedding = evaluation.classify(network, data, data.test, batch_size)
     scores = q_score(embedding)._asdict() | {"softmax_margin": softmax_margin(logits)}
-    silhouette = clusters.silhouette(embedding, data.test.labels.cpu().numpy())
+    target = data.test.labels.cpu().numpy()
+    numbers = {
+        "silhouette": clusters.silhouette(embedding, target),
+        "silhouette_cosine": clusters.silhouette(embedding, target, "cosine"),
+        "knn_accuracy": clusters.knn_accuracy(embedding, target, data.n_classes),
+    }
     return {
         "labels": labels.astype(np.int16),
-        "silhouette": np.array(silhouette),
+        **{name: np.array(number) for name, number in numbers.items()},
         **{name: score.astype(np.float32) for name, score in scores.items()},
     }
 

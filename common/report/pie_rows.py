@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from common import runtime
-from common.analysis import class_impact, pie, pie_probability, resampling
+from common.analysis import class_impact, held_out, pie, pie_probability, resampling, statistics
 from common.analysis.class_impact import ClassImpact
 from common.analysis.predictions import Population, nan_mean
 from common.analysis.q_score import low_score_detects
 from common.files import Arrays
 from common.report.by_image import SCORES
 from common.report.rows import Row, mean_rows, row
-from common.study import EARLY, Cell
+from common.study import Cell
 
 # Splits behind a corrected count: all 126 at K = 10. 200 random ones leave a standard error of
 # 1 part in 20 of half its interval.
 N_SPLITS = 200
+# Numbers of each network's embeddings in the stored predictions, and their metrics.
+NUMBERS = {
+    "silhouette": "embedding_silhouette",
+    "silhouette_cosine": "embedding_silhouette_cosine",
+    "knn_accuracy": "embedding_10nn_accuracy",
+}
 
 
 def of_population(networks: Population, target: np.ndarray, classes: Sequence[str]) -> list[Row]:
@@ -28,20 +34,20 @@ def of_population(networks: Population, target: np.ndarray, classes: Sequence[st
     groups |= {name: target == c for c, name in enumerate(classes)}
     rows = []
     for group, members in groups.items():
-        rows += mean_rows(
-            networks.cell, "top1", correct[:, members].mean(axis=1), int(members.sum()), group
-        )
+        share = correct[:, members].mean(axis=1)
+        rows += mean_rows(networks.cell, "top1", share, int(members.sum()), group, is_share=True)
     for score in SCORES:
         values = networks.scores[score.field]
         rows += of_score(networks.cell, score.metric, values, "all", groups["all"])
     q = networks.scores["q"]
     rows += of_detection(networks.cell, "misclassified", q, ~correct)
-    if not np.isnan(networks.silhouette).any():
-        rows += mean_rows(
-            networks.cell, "embedding_silhouette", networks.silhouette, min(len(target), 2000)
-        )
+    for name, metric in NUMBERS.items():
+        values, is_share = networks.numbers[name], name == "knn_accuracy"
+        if not np.isnan(values).any():
+            n_examples = len(target) if is_share else min(len(target), 2000)
+            rows += mean_rows(networks.cell, metric, values, n_examples, is_share=is_share)
     undefined = np.isnan(q).mean(axis=1)
-    rows += mean_rows(networks.cell, "q_score_undefined", undefined, len(target))
+    rows += mean_rows(networks.cell, "q_score_undefined", undefined, len(target), is_share=True)
     return rows
 
 
@@ -64,9 +70,10 @@ def of_detection(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> 
         return []
     auroc, precision = np.array(found).T
     n_examples = q.shape[1]
-    return mean_rows(cell, f"q_score_auroc_{what}", auroc, n_examples) + mean_rows(
-        cell, f"q_score_ap_{what}", precision, n_examples
-    )
+    rows = []
+    for name, share in (("auroc", auroc), ("ap", precision)):
+        rows += mean_rows(cell, f"q_score_{name}_{what}", share, n_examples, is_share=True)
+    return rows
 
 
 def of_count(
@@ -177,40 +184,54 @@ def of_pies(
     lost = {  # dense minus pruned, network by network
         "top1_lost": [(p.labels == label).mean(axis=1) for p in networks],
         "q_score_lost": [nan_mean(p.scores["q"], axis=1) for p in networks],
-        "embedding_silhouette_lost": [p.silhouette for p in networks],
+        "embedding_silhouette_lost": [p.numbers["silhouette"] for p in networks],
     }
     for metric, (of_dense, of_pruned) in lost.items():
         rows += _paired(cell, metric, of_dense, of_pruned, n_examples)
+    for name in ("silhouette", "silhouette_cosine"):
+        kept = statistics.ratio(pruned.numbers[name], dense.numbers[name])
+        if kept is not None:
+            metric = f"{NUMBERS[name]}_retained"
+            rows.append(row(cell, metric, kept.value, n_models, n_examples, interval=kept[1:]))
     for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
         if not members.any():
             continue
         for networks, suffix in ((pruned, ""), (dense, "_dense")):
             correct = (networks.labels == label)[:, members].mean(axis=1)
-            rows += mean_rows(cell, f"top1{suffix}", correct, members.sum(), group)
+            n_members = int(members.sum())
+            rows += mean_rows(cell, f"top1{suffix}", correct, n_members, group, is_share=True)
             for score in SCORES:
                 values = networks.scores[score.field]
                 rows += of_score(cell, f"{score.metric}{suffix}", values, group, members)
     return rows
 
 
-def of_schedules(populations: dict[Cell, Population]) -> dict[Cell, list[Row]]:
-    """Q-Score of late minus early gradual pruning, network by network: those of one id share first
-    weights, order and augmentations."""
-    rows = {}
-    for later, early in later_and_early(populations):
-        a, b = populations[later], populations[early]
-        if a.ids == b.ids:
-            means = [nan_mean(networks.scores["q"], axis=1) for networks in (a, b)]
-            n_examples = a.labels.shape[1]
-            rows[later] = _paired(later, "q_score_later_minus_early", *means, n_examples)
-    return rows
-
-
-def later_and_early(cells: Iterable[Cell]) -> list[tuple[Cell, Cell]]:
-    """The pairs of cells, both there, that differ only in when gradual pruning starts."""
-    cells = set(cells)
-    pairs = [(cell, cell.with_schedule(EARLY)) for cell in sorted(cells) if cell.is_later]
-    return [pair for pair in pairs if pair[1] in cells]
+def of_held_out(
+    cell: Cell,
+    metric: str,
+    dense: Population,
+    pruned: Population,
+    scores: dict[str, np.ndarray],
+    n_classes: int,
+    seed: int,
+) -> list[Row]:
+    """How much a score of the `dense` and of the `pruned` networks ([K,N], nan where a network has
+    none) differs between PIEs and other images, measured on networks that did not choose the PIEs:
+    as it is, for images that flip between two populations of pruned networks, PIEs minus these, and
+    PIEs within bins of the dense score."""
+    rng = np.random.default_rng(runtime.seed_from(seed, str(cell), metric))
+    found = held_out.referenced_effect(
+        dense.labels, pruned.labels, scores["pruned"], scores["dense"], n_classes, rng
+    )
+    if found is None:
+        return []
+    n_models = int(np.isfinite(scores["pruned"]).any(axis=1).sum())
+    names = ("pies", "flips", "pies_minus_flips", "pies_within_bins")
+    return [
+        row(cell, f"{metric}_held_out_{name}", value, n_models, dense.labels.shape[1],
+            interval=interval)
+        for name, (value, *interval) in zip(names, found, strict=True)
+    ]  # fmt: skip
 
 
 def _paired(cell: Cell, metric: str, a: np.ndarray, b: np.ndarray, n_examples: int) -> list[Row]:

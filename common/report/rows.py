@@ -12,7 +12,7 @@ from typing import NamedTuple
 from numpy.typing import ArrayLike
 
 from common import files, locks, paths
-from common.analysis import statistics
+from common.analysis import shares, statistics
 from common.runtime import EXIT_WRITE, Failure
 from common.study import Cell, format_sparsity
 
@@ -59,11 +59,20 @@ def row(
 
 
 def mean_rows(
-    cell: Cell, metric: str, values: ArrayLike, n_examples: int, group: str = "all"
+    cell: Cell,
+    metric: str,
+    values: ArrayLike,
+    n_examples: int,
+    group: str = "all",
+    is_share: bool = False,
 ) -> list[Row]:
-    """The rows of a mean over networks: the mean with its interval, and `<metric>_sd`."""
+    """The rows of a mean over networks: the mean with its interval, which for shares stays in
+    [0, 1], and `<metric>_sd`."""
     mean = statistics.mean_over_networks(values)
-    rows = [row(cell, metric, mean.mean, mean.n, n_examples, group, mean.interval)]
+    interval = mean.interval
+    if is_share and interval is not None:
+        interval = shares.share_interval(values)[1:]
+    rows = [row(cell, metric, mean.mean, mean.n, n_examples, group, interval)]
     if mean.sd is not None:
         rows.append(row(cell, f"{metric}_sd", mean.sd, mean.n, n_examples, group))
     return rows

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from common import files, paths
+from common.analysis import pie, predictions
+from common.analysis.predictions import Population
 from common.files import Arrays
+from common.report.pie_rows import NUMBERS
 from common.study import Cell
 
 KEYS = {"label", "is_pie", "modal_dense", "modal_pruned", "votes_dense", "votes_pruned"}
@@ -32,6 +36,27 @@ def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
         most = Counter(images.values()).most_common(1)[0][0]
         label = next(complete[cell]["label"] for cell in complete if images[cell] == most)
     return {cell: a for cell, a in complete.items() if np.array_equal(a["label"], label)}
+
+
+def populations(
+    pies: Path, cell: Cell, found: Arrays, load: Callable[[Path], Arrays | None] = files.load_arrays
+) -> tuple[Population, Population] | None:
+    """The dense and the pruned networks that made the PIEs `found`, without scores, from the cached
+    predictions. None unless these give just the votes from which the PIEs were counted: caches may
+    be gone, of an earlier version, or of a later analysis of other images."""
+    kept, compared = {"labels", *NUMBERS}, []
+    for of, which in ((cell.dense, "dense"), (cell, "pruned")):
+        ids = found["ids"].tolist() if "ids" in found else []
+        predicted = [load(paths.predictions(pies, of, i)) or {} for i in ids]
+        shape = found["label"].shape
+        if not ids or any(not a.keys() >= kept or a["labels"].shape != shape for a in predicted):
+            return None
+        networks = predictions.stack(of, ids, [{name: a[name] for name in kept} for a in predicted])
+        votes = pie.count_votes(networks.labels, len(found["classes"]))
+        if not np.array_equal(votes, found[f"votes_{which}"]):
+            return None
+        compared.append(networks)
+    return compared[0], compared[1]
 
 
 def remember_test_labels(pies: Path, label: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
-from common.analysis.clusters import silhouette
+from common.analysis.clusters import knn_accuracy, silhouette
 
 
 def noise(seed: int, n: int, width: int) -> np.ndarray:
@@ -30,6 +30,8 @@ def test_silhouettes() -> None:
     embedding = label[:, None].astype(np.float32) + mixed
     assert silhouette(embedding, label) == pytest.approx(silhouette_score(embedding, label))
     assert silhouette(embedding, label) == pytest.approx(naive(embedding, label), abs=1e-5)
+    cosine = silhouette_score(embedding, label, metric="cosine")
+    assert silhouette(embedding, label, "cosine") == pytest.approx(cosine)
     assert silhouette(100 * np.eye(3, dtype=np.float32)[label], label) == 1
     assert abs(silhouette(mixed, label)) < 0.1
 
@@ -45,3 +47,13 @@ def test_silhouettes_of_many_images_take_2000_evenly_spaced() -> None:
 @pytest.mark.parametrize("label", [[0, 0, 0], [0, 1, 2], [1]])
 def test_a_silhouette_needs_two_classes_and_more_images_than_classes(label: list[int]) -> None:
     assert np.isnan(silhouette(noise(2, len(label), 4), np.array(label)))
+
+
+def test_nearest_neighbours_vote_for_the_class() -> None:
+    """Two clusters of 20 images; three images of the one class lie in the other's cluster."""
+    label = np.arange(40) % 2
+    where = label.copy()
+    where[[0, 2, 4]] = 1
+    embedding = (100 * where[:, None] + noise(3, 40, 2)).astype(np.float32)
+    assert knn_accuracy(embedding, label, 2) == pytest.approx(37 / 40)
+    assert np.isnan(knn_accuracy(embedding[:10], label[:10], 2))

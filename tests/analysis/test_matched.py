@@ -8,7 +8,7 @@ from numpy.random import Generator
 from pie_worlds import World, logits, lose
 
 from common.analysis import pie
-from common.analysis.matched import Cell, Curve, matched_difference
+from common.analysis.matched import Curve, Level, matched_difference
 from common.analysis.statistics import Estimate
 
 C, N = 5, 500
@@ -31,10 +31,10 @@ def more_lost(severity: float) -> World:
     return made._replace(pruned=pruned)
 
 
-def cells(worlds: list[World], k: int, rng: Generator) -> list[Cell]:
+def cells(worlds: list[World], k: int, rng: Generator) -> list[Level]:
     target = world(0).dense.argmax(axis=1)
     labels = [made.sample(k, rng) for made in worlds]
-    return [Cell((pruned != target).mean(axis=1), dense, pruned) for dense, pruned in labels]
+    return [Level((pruned != target).mean(axis=1), dense, pruned) for dense, pruned in labels]
 
 
 def count(dense: np.ndarray, pruned: np.ndarray) -> int:

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.analysis.multiplicity import holm, p_from_interval, verdicts
-from common.analysis.statistics import Estimate
+from common.analysis.multiplicity import combine, holm, p_from_interval, verdicts
 
 NAN = float("nan")
 
@@ -67,13 +66,33 @@ def test_p_value_without_width_or_interval() -> None:
 
 
 def test_verdicts_of_a_family() -> None:
-    """p: .0003, .0027 (below 0), .036, .3; times 4, 3, 2: the third fails only when corrected."""
-    family = [Estimate(3.6, 1.64, 5.56), Estimate(-3, -4.96, -1.04), Estimate(2.1, 0.14, 4.06)]
-    family += [Estimate(1, -0.96, 2.96), None, Estimate(1, NAN, NAN)]
-    expected = ["supported", "contradicted", "marginal", "undecided", "not tested", "not tested"]
-    assert verdicts(family) == expected
-    assert verdicts(family[2:3]) == ["supported"]
+    """Times 5, 4, 3: the third fails only when corrected; what was not tested counts."""
+    family = [(True, 0.0003), (False, 0.0027), (True, 0.036), (True, 0.3), (False, NAN)]
+    found = verdicts(family)
+    expected = ["supported", "contradicted", "marginal", "undecided", "not tested"]
+    assert [one.verdict for one in found] == expected
+    assert [one.p_value for one in found][:3] == pytest.approx([0.0015, 0.0108, 0.108])
+    assert verdicts(family[2:3])[0].verdict == "supported"
     assert verdicts([]) == []
+
+
+def test_a_claim_is_as_sure_as_its_least_sure_number_and_one_contradicts_it() -> None:
+    assert combine([1, 2, 3], [0.01, 0.04, 0.02], 5) == (True, 0.04)
+    assert combine([1, -2, -3], [0.001, 0.04, 0.002], 5) == (False, 0.01)
+    assert combine([1, -2], [0.001, 0.4], 5) == (False, 1)
+    assert combine([0], [1], 1) == (False, 1)
+    assert np.isnan(combine([], [], 3)[1])
+
+
+def test_a_claim_of_true_and_false_parts_is_rarely_supported() -> None:
+    """2,000 claims of three numbers, of which one is 0 and two are surely above: 2.5 % support."""
+    rng = np.random.default_rng(1)
+    values = rng.normal([0, 9, 9], size=(2000, 3))
+    p_values = 2 * stats.norm.sf(np.abs(values))
+    found = [combine(*pair, 3) for pair in zip(values.tolist(), p_values.tolist(), strict=True)]
+    verdict = [verdicts([one])[0].verdict for one in found]
+    assert 0.015 <= verdict.count("supported") / 2000 <= 0.035
+    assert verdict.count("contradicted") / 2000 <= 0.02
 
 
 def test_wrong_verdicts_in_a_family_are_as_rare_as_promised() -> None:

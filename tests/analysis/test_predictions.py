@@ -29,7 +29,7 @@ def test_networks_are_stacked_in_the_order_of_their_ids() -> None:
     for row, network_id in enumerate((8, 2)):
         expected = predicted(network_id)
         assert found.labels[row].tolist() == expected["labels"].tolist()
-        assert found.silhouette[row] == expected["silhouette"]
+        assert found.numbers["silhouette"][row] == expected["silhouette"]
         for name in found.scores:
             assert found.scores[name][row].tolist() == expected[name].tolist()
 
@@ -37,10 +37,14 @@ def test_networks_are_stacked_in_the_order_of_their_ids() -> None:
 def test_networks_are_selected_by_id_not_by_position() -> None:
     selected, expected = population(4, 2, 9, 0).select([9, 4]), population(9, 4)
     assert (selected.cell, selected.ids) == (CELL, [9, 4])
-    for name in ("labels", "silhouette"):
-        assert getattr(selected, name).tolist() == getattr(expected, name).tolist()
-    for name in ("q", "z"):
-        assert selected.scores[name].tolist() == expected.scores[name].tolist()
+    assert selected.labels.tolist() == expected.labels.tolist()
+    for of_selected, of_expected in (
+        (selected.scores, expected.scores),
+        (selected.numbers, expected.numbers),
+    ):
+        assert {name: values.tolist() for name, values in of_selected.items()} == {
+            name: values.tolist() for name, values in of_expected.items()
+        }
     with pytest.raises(ValueError, match="7"):
         selected.select([4, 7])
 

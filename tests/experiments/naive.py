@@ -141,13 +141,21 @@ class Table:
         n_examples: int = N_TEST,
         group: str = "all",
     ) -> None:
-        """The lines of a mean over two networks, against numpy and scipy."""
+        """The lines of a mean over two networks, against numpy and scipy; shares on the logit
+        scale, and as two trials where both are 0 or both are 1."""
         line, spread = self.line(cell, metric, group), f"{metric}_sd"
         mean, sd = np.mean(values), np.std(values, ddof=1)
         assert float(line["value"]) == pytest.approx(mean, rel=1e-5, abs=1e-9)
         assert self.value(cell, spread, group) == pytest.approx(sd, rel=1e-3, abs=1e-9)
         low, high = mean, mean
-        if sd > 0:
+        is_share = metric.startswith(("top1", "probe_accuracy")) and metric != "top1_lost"
+        if is_share and mean in (0, 1):
+            low, high = scipy.stats.binomtest(round(2 * mean), 2).proportion_ci(method="wilson")
+        elif is_share and sd > 0:
+            scale = sd / 2**0.5 / (mean * (1 - mean))
+            logits = scipy.stats.t.interval(0.95, 1, loc=scipy.special.logit(mean), scale=scale)
+            low, high = scipy.special.expit(logits)
+        elif sd > 0:
             low, high = scipy.stats.t.interval(0.95, 1, loc=mean, scale=sd / 2**0.5)
         assert float(line["ci_low"]) == pytest.approx(low, rel=1e-3, abs=1e-6)
         assert float(line["ci_high"]) == pytest.approx(high, rel=1e-3, abs=1e-6)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import silhouette_score
+from sklearn.model_selection import LeaveOneOut, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from common.data import datasets
 from common.data.datasets import Dataset
@@ -35,10 +37,17 @@ def naive(network: WideResNet, data: Dataset) -> dict[str, np.ndarray]:
         z, l1 = float((h.max() - h.mean()) / h.std(unbiased=False)), float(h.abs().sum())
         first, second = output.logits[0].double().softmax(0).topk(2).values.tolist()
         found.append((int(output.logits[0].argmax()), first - second, z / l1, z, l1))
-    silhouette = silhouette_score(torch.stack(embeddings).numpy(), data.test.labels.numpy())
+    h, target = torch.stack(embeddings).numpy(), data.test.labels.numpy()
+    numbers = {
+        "silhouette": silhouette_score(h, target),
+        "silhouette_cosine": silhouette_score(h, target, metric="cosine"),
+        "knn_accuracy": cross_val_score(
+            KNeighborsClassifier(10), h, target, cv=LeaveOneOut()
+        ).mean(),
+    }
     names = ("labels", "softmax_margin", "q", "z", "l1")
     arrays = map(np.array, zip(*found, strict=True))
-    return dict(zip(names, arrays, strict=True)) | {"silhouette": np.array(silhouette)}
+    return dict(zip(names, arrays, strict=True)) | numbers
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])

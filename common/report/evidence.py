@@ -1,0 +1,317 @@
+"""The numbers behind each claim of arXiv 2207.00200: those that decide, and those beside them.
+
+A number that decides is above 0 if its claim is true. What is compared is fixed beforehand: two
+cells, pruned by magnitude, at the highest sparsity that both have. So no number depends on which
+other cells lie in the folder, or on which cells a run of a script looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common import files, paths, recipes
+from common.analysis import matched, pie, reliability, statistics
+from common.analysis.predictions import Population
+from common.analysis.statistics import Estimate
+from common.report import rows, stored_pies
+from common.report.rows import Row
+from common.study import EARLY, LATER, LEARNERS, ONE_SHOT, SCHEDULES, Cell, format_sparsity
+
+SEED = 0  # of the halves that K1 and K3 draw: made again, they are the same
+N_SPLITS = 60  # of the ids, in K3
+NO_CELLS = "no such cells were analysed"
+AGAIN = "run PIE detection again: its predictions are missing, or of another analysis"
+
+Compared = tuple[Population, Population]  # dense, pruned
+Series = tuple[str, str]  # learner and pruning: cells of several sparsities
+
+
+class Evidence(NamedTuple):
+    """A number that speaks to a claim; None if it cannot be had, and then `note` says why."""
+
+    claim: str
+    statistic: str
+    found: Estimate | None
+    n_models: int  # of the smaller population
+    decides: bool
+    note: str = ""
+
+
+class Stored(NamedTuple):
+    """What the analyses left."""
+
+    pies: Path
+    rows: dict[tuple[Cell, str], Row]  # over all images, with an interval
+    compared: dict[Cell, Compared | None]  # None: predictions are no longer those of the PIEs
+    label: np.ndarray
+    n_classes: int
+
+
+def gather(pies: Path) -> list[Evidence]:
+    """The evidence that a folder pies/<dataset> holds, for each number that decides at least why it
+    cannot be had."""
+    stored = _read(pies)
+    found = (_more_lost, _early, _unique, _special, _clusters)
+    return [evidence for of_claim in found for evidence in of_claim(stored)]
+
+
+def _read(pies: Path) -> Stored:
+    by_metric = {
+        (line.cell, line.metric): line
+        for line in rows.read(pies)
+        if line.group == "all" and line.ci_low is not None and line.ci_high is not None
+    }
+    cells = {
+        cell: found
+        for cell, found in stored_pies.pies_by_cell(pies).items()
+        if cell.pruning_method in SCHEDULES and cell.sparsity > 0
+    }
+    load = functools.cache(files.load_arrays)  # dense networks serve all cells
+    compared = {cell: stored_pies.populations(pies, cell, a, load) for cell, a in cells.items()}
+    some = next(iter(cells.values()), {"label": np.array([]), "classes": np.array([])})
+    return Stored(pies, by_metric, compared, some["label"], len(some["classes"]))
+
+
+def _more_lost(stored: Stored) -> Iterator[Evidence]:
+    """K1. Errors alone make PIEs, and at equal sparsity the learner that prunes worse has more of
+    both. So counts at equal error decide, and those at equal sparsity stand beside them."""
+    supervised, supcon = LEARNERS
+    for schedule in SCHEDULES:
+        yield _at_equal_error(stored, schedule)
+        pair = _highest(stored, (supcon, schedule), (supervised, schedule))
+        for metric, what in (("n_pies", "PIEs"), ("n_pies_corrected", "corrected PIEs")):
+            text = f"{what} at equal sparsity, SupCon minus supervised, {schedule}"
+            difference = _difference(stored, "K1", text, metric, pair, decides=False)
+            if difference.found:
+                yield difference
+
+
+def _at_equal_error(stored: Stored, schedule: str) -> Evidence:
+    cells = [
+        [cell for cell in stored.compared if cell[:2] == (learner, schedule)]
+        for learner in LEARNERS
+    ]
+    networks = [_networks(stored, of_learner) for of_learner in cells]
+    levels = [
+        [
+            matched.Level((pruned.labels != stored.label).mean(axis=1), dense.labels, pruned.labels)
+            for dense, pruned in of_learner
+        ]
+        for of_learner in networks
+    ]
+    n_models = min((len(level.errors) for of in levels for level in of), default=0)
+    found = matched.matched_difference(
+        *levels,
+        lambda dense, pruned: pie.find_pies(dense, pruned, stored.n_classes).sum(),
+        np.random.default_rng(SEED),
+    )
+    note = "the learners have no error in common"
+    if not all(cells):
+        note = NO_CELLS
+    elif not all(networks):
+        note = AGAIN
+    elif n_models < 4:
+        note = "needs 4 networks of the same ids"
+    elif min(map(len, levels)) < 2:
+        note = "needs two sparsities of each learner"
+    text = f"PIEs at equal error, SupCon minus supervised, {schedule}"
+    return Evidence("K1", text, found, n_models, True, "" if found else note)
+
+
+def _early(stored: Stored) -> Iterator[Evidence]:
+    """K2. Accuracy of the networks and of nearest neighbours in their embeddings. Q-Scores are not
+    compared: they rise with the sparsity of an embedding, whatever its quality."""
+    for learner in LEARNERS:
+        pair = _highest(stored, (learner, LATER), (learner, EARLY))
+        decides, note = _windows(stored.pies, *pair) if pair else (True, NO_CELLS)
+        pruned = [pruned for _, pruned in _networks(stored, pair or ())]
+        if pair and not pruned:
+            note = AGAIN
+        accuracies = {
+            "top-1": [(of.labels == stored.label).mean(axis=1) for of in pruned],
+            "10-NN accuracy of the embedding": [of.numbers["knn_accuracy"] for of in pruned],
+        }
+        for what, values in accuracies.items():
+            text = f"{what}, later minus early, {pair[0] if pair else learner}"
+            found, n_models = None, len(values[0]) if values else 0
+            if n_models > 1:
+                mean = statistics.mean_over_networks(values[0] - values[1])
+                found = Estimate(mean.mean, *mean.interval)
+            elif n_models == 1:
+                note = "needs 2 networks of the same ids"
+            yield Evidence("K2", text, found, n_models, decides, note)
+
+
+def _windows(pies: Path, later: Cell, early: Cell) -> tuple[bool, str]:
+    """Whether the prunings start at different steps, and how their starts and ends differ. Where
+    both do, nothing tells which of them matters."""
+    path = paths.recipes(pies, later.learner)
+    recipe = json.loads(path.read_text()) if path.exists() else {}
+    windows = []
+    for cell in (later, early):
+        steps = [recipe.get(str(cell), {}).get(name) for name in ("begin_step", "end_step")]
+        fractions = recipes.WINDOWS[cell.pruning_method][:2]
+        windows.append(
+            [f"{100 * share:.4g} % of training" for share in fractions]
+            if None in steps
+            else [f"step {step}" for step in steps]
+        )
+    (start, end), (early_start, early_end) = windows
+    if start == early_start:
+        return False, f"ends at {end}, early at {early_end}; both start alike"
+    note = f"starts at {start}, early at {early_start}"
+    if end != early_end:
+        note += f"; but later also ends otherwise, at {end}, early at {early_end}"
+    return True, note
+
+
+def _unique(stored: Stored) -> Iterator[Evidence]:
+    """K3. Cells that differ in the learner or in the schedule, each two of them by themselves. More
+    than half is unique, 1 - r² > ½, where r is below √½."""
+
+    @functools.cache
+    def halves(k: int) -> reliability.Halves:
+        return reliability.split_ids(k, N_SPLITS, np.random.default_rng(SEED))
+
+    @functools.cache
+    def lost_by_half(cell: Cell, ids: tuple[int, ...]) -> np.ndarray:
+        dense, pruned = (of.select(list(ids)).labels for of in stored.compared[cell])
+        return reliability.lost_by_half(dense, pruned, halves(len(ids)), stored.n_classes)
+
+    for two in _pairs():
+        pair = _highest(stored, *two)
+        networks = _networks(stored, pair or ())
+        ids = tuple(networks[0][0].ids) if networks else ()
+        found, note = None, "one of the two loses no image repeatably"
+        if not networks:
+            note = AGAIN if pair else NO_CELLS
+        elif len(ids) < 4:
+            note = "needs 4 networks of the same ids"
+        else:
+            lost = (lost_by_half(cell, ids) for cell in pair)
+            found = reliability.corrected_overlap(*lost, halves(len(ids)))
+        cells = " and ".join(str(cell) if pair else " ".join(cell) for cell in pair or two)
+        text = f"√½ minus overlap r, {cells}"
+        if found is None:
+            yield Evidence("K3", text, None, len(ids), True, note)
+            continue
+        r, low, high = found.r
+        limit = 0.5**0.5
+        below = Estimate(limit - r, limit - high, limit - low)
+        yield Evidence("K3", text, below, len(ids), True)
+        yield Evidence("K3", f"uniqueness 1 - r², {cells}", found.uniqueness, len(ids), False)
+
+
+def _pairs() -> list[tuple[Series, Series]]:
+    """Both learners with each schedule, and each two schedules with each learner."""
+    first, second = LEARNERS
+    return [
+        *(((first, schedule), (second, schedule)) for schedule in SCHEDULES),
+        *(
+            ((learner, one), (learner, other))
+            for learner in LEARNERS
+            for one, other in itertools.combinations(SCHEDULES, 2)
+        ),
+    ]
+
+
+def _special(stored: Stored) -> Iterator[Evidence]:
+    """K4. Any choice of unstable images has low Q-Scores and large depths. So the difference from
+    images that flip between two populations of one kind decides, on networks that chose neither."""
+    for learner, schedule in itertools.product(LEARNERS, SCHEDULES):
+        (cell,) = _highest(stored, (learner, schedule)) or (None,)
+        layers = sum((cell, f"probe_accuracy_layer_{i}") in stored.rows for i in range(1, 1000))
+        for metric, what in (
+            ("q_score", "Q-Score times -1"),
+            ("prediction_depth", f"prediction depth, at most {layers}"),
+        ):
+            for name, others, decides in (
+                ("pies_minus_flips", "images that flip without pruning", True),
+                ("pies", "other images", False),
+                ("pies_within_bins", "other images of equal dense score", False),
+            ):
+                found, n_models = _number(stored, cell, f"{metric}_held_out_{name}")
+                if found and metric == "q_score":
+                    found = Estimate(-found.value, -found.high, -found.low)
+                note = "needs 6 networks, and 4 with this score" if cell else NO_CELLS
+                text = f"{what}: PIEs minus {others}, {cell or f'{learner} {schedule}'}"
+                if found or decides:
+                    yield Evidence("K4", text, found, n_models, decides, "" if found else note)
+
+
+def _clusters(stored: Stored) -> Iterator[Evidence]:
+    """K5. The share of the dense silhouette that is kept decides: by a difference of losses the
+    embedding that has more to lose would merge more."""
+    supervised, supcon = LEARNERS
+    pair = _highest(stored, (supervised, ONE_SHOT), (supcon, ONE_SHOT))
+    for metric, distance in (
+        ("embedding_silhouette", "Euclidean"),
+        ("embedding_silhouette_cosine", "cosine"),
+    ):
+        kept = f"share of the {distance} silhouette that is kept"
+        text = f"{kept}, supervised minus SupCon, {ONE_SHOT}"
+        yield _difference(stored, "K5", text, f"{metric}_retained", pair, decides=True)
+        for cell in pair or ():
+            for of, name, what in (
+                (cell, f"{metric}_retained", kept),
+                (cell.dense, metric, f"{distance} silhouette"),
+                (cell, metric, f"{distance} silhouette"),
+            ):
+                found, n_models = _number(stored, of, name)
+                if found:
+                    yield Evidence("K5", f"{what}, {of}", found, n_models, False)
+
+
+def _highest(stored: Stored, *series: Series) -> tuple[Cell, ...] | None:
+    """The cells of these series at the highest sparsity that all of them have."""
+    sparsities = [{cell.sparsity for cell in stored.compared if cell[:2] == of} for of in series]
+    common = set.intersection(*sparsities)
+    return tuple(Cell(*of, max(common)) for of in series) if common else None
+
+
+def _networks(stored: Stored, cells: Iterable[Cell]) -> list[Compared]:
+    """The dense and the pruned networks of these cells, of the ids that all of them have; none if
+    those of one cell are missing."""
+    compared = [stored.compared[cell] for cell in cells]
+    if not compared or None in compared:
+        return []
+    ids = sorted(set.intersection(*(set(pruned.ids) for _, pruned in compared)))
+    return [(dense.select(ids), pruned.select(ids)) for dense, pruned in compared]
+
+
+def _number(stored: Stored, cell: Cell | None, metric: str) -> tuple[Estimate | None, int]:
+    """A row of the summary, and of how many networks it is."""
+    line = stored.rows.get((cell, metric))
+    if line is None:
+        return None, 0
+    return Estimate(line.value, line.ci_low, line.ci_high), line.n_models
+
+
+def _difference(
+    stored: Stored,
+    claim: str,
+    text: str,
+    metric: str,
+    pair: tuple[Cell, ...] | None,
+    decides: bool,
+) -> Evidence:
+    """A number of the first cell minus that of the second, of other networks."""
+    (a, n_a), (b, n_b) = (_number(stored, cell, metric) for cell in pair or (None, None))
+    found, note = None, ""
+    if pair is None:
+        note = NO_CELLS
+    elif a is None or b is None:
+        note = "not known of both: run PIE detection again, with more networks"
+    elif n_a != n_b:
+        note = f"populations of {n_a} and of {n_b} networks"
+    else:
+        found = statistics.difference(a, b)
+    at = f" {format_sparsity(pair[0].sparsity)}" if pair else ""
+    return Evidence(claim, text + at, found, min(n_a, n_b), decides, note)
