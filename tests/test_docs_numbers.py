@@ -76,22 +76,25 @@ def metric_name(metric: str) -> str:
 
 
 def made_up_cell(folder: Path) -> tuple[set[str], list[str]]:
-    """The metrics and columns of a cell of four networks with replicates, as the study has fewer
+    """The metrics and columns of a cell of six networks with replicates, as the study has fewer
     networks and no replicates."""
     data = datasets.load_dataset("digits", folder, torch.device("cpu"), 8)
     label = data.test.labels.numpy()
-    cell, ids = Cell("SupCon", "global", 0.9), [0, 1, 2, 3]
+    cell, ids = Cell("SupCon", "global", 0.9), list(range(6))
     rng = np.random.default_rng(0)
 
     def population(wrong: float) -> Population:
-        labels = np.where(rng.random((4, len(label))) < wrong, (label + 1) % 10, label)
+        labels = np.where(rng.random((6, len(label))) < wrong, (label + 1) % 10, label)
         scores = {score.field: rng.random(labels.shape) for score in SCORES}
-        return Population(cell, ids, labels, scores, np.zeros(4))
+        return Population(cell, ids, labels, scores, {n: rng.random(6) for n in pie_rows.NUMBERS})
 
     dense, pruned, fresh_dense, fresh = map(population, (0.01, 0.4, 0.01, 0.4))
     found = pie_detection.compare(cell, dense, pruned, data, 0)
     rows = pie_rows.of_pies(cell, found, dense, pruned, data.classes)
     rows += pie_rows.of_count(dense, pruned, 10, True, 100, 100, 0)[0]
+    score = {"dense": dense.scores["q"], "pruned": pruned.scores["q"]}
+    for metric in ("q_score", "prediction_depth"):
+        rows += pie_rows.of_held_out(cell, metric, dense, pruned, score, 10, 0)
     dense = dense._replace(cell=dense_cell("SupCon"))
     replicates = {dense.cell: fresh_dense, cell: fresh}
     counts = pie_rows.of_replicates(dense, {cell: pruned}, replicates, 10, 100, 0)

@@ -68,7 +68,7 @@ def pies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store_pies(folder, cell, seed)
         found = stored(folder, cell)
         counts = {"n_pies": found["is_pie"].sum(), "n_pies_corrected": 3, "top1": 0.9}
-        counts |= {"top1_lost": 0.05}
+        counts |= {"top1_lost": 0.05, "q_score_held_out_pies_minus_flips": -0.1}
         rows.store(folder, "pie_detection", {
             cell: [rows.row(cell, m, v, 10, N, interval=(v, v)) for m, v in counts.items()]
         })  # fmt: skip
