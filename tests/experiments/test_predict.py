@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from common.analysis.predictions import Population
 from common.data import datasets
 from common.data.datasets import Dataset
-from common.experiments import predictions
+from common.experiments import prediction_depth, predictions
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
+from common.study import Cell
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +61,23 @@ def test_a_network_says_the_same_in_batches_and_alone(digits: Dataset, batch_siz
     assert found["labels"].tolist() == expected["labels"].tolist()
     for name in found:
         assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+
+
+def test_a_network_that_belongs_to_several_cells_is_probed_once(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with --overwrite, which makes `cached` ask again."""
+    asked: list[int] = []
+
+    def cached(args: Namespace, data: Dataset, cell: Cell, network_id: int, *_: object) -> object:
+        asked.append(network_id)
+        return {"probe_labels": np.full((3, 30), network_id)}
+
+    monkeypatch.setattr(predictions, "cached", cached)
+    args, known = Namespace(knn=5, pd_bank="clean", pies=Path("pies")), {}
+    for ids in ([0, 1], [1, 2], [0, 2]):
+        labels = np.zeros((2, 30), int)
+        dense = Population(Cell("supervised", "dense", 0.0), ids, labels, {}, np.zeros(2))
+        found = prediction_depth.probe(args, digits, dense, known)
+        assert (found["prediction"] == [[0 if i == 0 else 3] * 30 for i in ids]).all()
+    assert asked == [0, 1, 2]

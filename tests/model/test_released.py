@@ -113,7 +113,9 @@ def test_released_files_give_the_network(
     models, made = tmp_path / "models" / "cifar10", network(cell)
     files = store(models if inside else models.parent, names, made)
     assert paths.networks_present(models) == {cell: {network_id}}
-    found = checkpoints.load(NetworkFiles(models, cell, network_id), CPU)
+    where = NetworkFiles(models, cell, network_id)
+    assert checkpoints.describe(where) is checkpoints.describe(where)  # read once
+    found = checkpoints.load(where, CPU)
     state = made.state_dict()
     assert list(found.network.state_dict()) == list(state)
     assert all(torch.equal(found.network.state_dict()[name], state[name]) for name in state)
