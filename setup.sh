@@ -33,46 +33,96 @@ install() { # install REQUIREMENTS… : only what is missing; sets $python
     "$python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"
 }
 
-study() { # study PREFIX : all experiments of one learning method, on digits
-    local highest=0.97
-    local common=(--dataset digits --models_number 10)
+# The demo: the whole study on digits. Two workers, each with its own log and half of the cores.
+
+run() { # run WORKER STEP SCRIPT FLAGS… : one script on digits, its output in the worker's log
+    local worker=$1 step=$2 code
+    shift 2
+    echo "$step" >"logs/digits/demo_$worker.step"
+    while true; do
+        code=0
+        "$python" "$@" --dataset digits --models_number 10 >>"logs/digits/demo_$worker.log" 2>&1 ||
+            code=$?
+        [ "$code" = 8 ] || break # 8: the other worker makes the last of these networks
+        sleep 1
+    done
+    rm "logs/digits/demo_$worker.step"
+    return "$code"
+}
+
+networks() { # networks WORKER PREFIX : all networks of one learner
+    local worker=$1 train=$2_training.py finetune=$2_pruning_finetune.py highest=0.97
     # chained by &&, because set -e does not hold where the caller looks at the exit code
-    "$python" "$1_training.py" "${common[@]}" &&
-        "$python" "$1_training.py" "${common[@]}" \
-            --pruning_method GMP --pruning_percentages $highest &&
-        "$python" "$1_training.py" "${common[@]}" \
-            --pruning_method later_GMP --pruning_percentages $highest &&
-        "$python" "$1_pruning_finetune.py" "${common[@]}" \
-            --pruning_percentages 0.5,0.9,$highest &&
-        # the dense networks and the sparsest pruned ones once more, with other ids
-        "$python" "$1_training.py" "${common[@]}" --index_start 10 &&
-        "$python" "$1_pruning_finetune.py" "${common[@]}" --index_start 10 \
-            --pruning_percentages $highest &&
-        "$python" "$1_pie_kmodels_detection.py" "${common[@]}" --plot_q_score --plot_umap \
-            --replicate_index_start 10 &&
-        "$python" "$1_prediction_depth.py" "${common[@]}"
+    run "$worker" "dense" "$train" &&
+        run "$worker" "GMP" "$train" --pruning_percentages $highest --pruning_method GMP &&
+        run "$worker" "later GMP" "$train" --pruning_percentages $highest \
+            --pruning_method later_GMP &&
+        run "$worker" "one-shot" "$finetune" --pruning_percentages 0.5,0.9,$highest &&
+        # the dense networks and the sparsest one-shot ones once more, with other ids
+        run "$worker" "more dense" "$train" --index_start 10 &&
+        run "$worker" "more one-shot" "$finetune" --index_start 10 --pruning_percentages $highest
+}
+
+pies() { # pies WORKER PREFIX
+    run "$1" "PIEs of $2" "$2_pie_kmodels_detection.py" --plot_q_score --plot_umap \
+        --replicate_index_start 10 && touch "logs/digits/demo_pies_$2.done"
+}
+
+depths() { # depths WORKER PREFIX
+    run "$1" "depths of $2" "$2_prediction_depth.py" && touch "logs/digits/demo_depths_$2.done"
+}
+
+count() { # count FOLDER PATTERN… : files of any of these names
+    local folder=$1 names=(-false)
+    shift
+    for pattern in "$@"; do names+=(-o -name "$pattern"); done
+    find "$folder" -maxdepth 1 \( "${names[@]}" \) | wc -l
+}
+
+work_done() { # in fine-tunings of one network, which all take about the same time
+    local models=models/digits
+    echo $((3 * $(count $models 'supervised_dense_*' 'supervised_*GMP_*') +
+        4 * $(count $models 'SupCon_dense_*_head.pt' 'SupCon_*GMP_*_head.pt') +
+        $(count $models 'supervised_global_*' 'SupCon_global_*_head.pt') +
+        15 * $(count logs/digits 'demo_*.done')))
+}
+
+progress() { # progress STARTED WORK-AT-THE-START : what both workers are at, and how long it takes
+    local now left=$((420 - $(work_done))) spent=$((SECONDS - $1)) remaining="" line
+    now=$((420 - left - $2))
+    [ $now -le 8 ] || remaining="; about $(((spent * left / now + 30) / 60)) min left"
+    line="$((spent / 60)):$(printf %02d $((spent % 60)))"
+    line+=" | supervised: $(count models/digits 'supervised_*.pt') of 80 networks"
+    line+=" | SupCon: $(count models/digits 'SupCon_*_head.pt') of 80"
+    line+=" | now $(cat logs/digits/demo_*.step 2>/dev/null | paste -sd+ | sed 's/+/ and /')$remaining"
+    if [ -t 1 ]; then printf '\r\033[K%s' "$line"; else echo "$line"; fi
 }
 
 demo() {
-    local started=$SECONDS failed=0 cores
+    local started=$SECONDS cores before first second failed=0
     cores=$("$python" -c 'import os; print(os.cpu_count())')
-    # Both learning methods at once, each on half of the cores.
     export OMP_NUM_THREADS=$((cores > 3 ? cores / 2 : 1))
-    echo "running the whole study on digits, both learning methods at once (some minutes);"
-    echo "this is SupCon, supervised writes to logs/digits/demo_supervised.log"
-    study sup >logs/digits/demo_supervised.log 2>&1 &
-    local supervised=$!
-    study clr 2>&1 | tee logs/digits/demo_SupCon.log || failed=$?
-    wait $supervised || { failed=$? && cat logs/digits/demo_supervised.log; }
-    [ "$failed" = 0 ] || exit "$failed"
+    rm -f logs/digits/demo_*
+    before=$(work_done)
+    echo "the whole study on digits: 160 networks, then their analyses (logs/digits/demo_*.log)"
+    # The first worker is done earlier, and helps with the networks of SupCon.
+    { networks 1 sup && pies 1 sup && depths 1 sup && networks 1 clr; } &
+    first=$!
+    { networks 2 clr && { depths 3 clr & pies 2 clr && wait $!; }; } &
+    second=$!
+    while kill -0 $first 2>/dev/null || kill -0 $second 2>/dev/null; do
+        sleep 1
+        [ $(((SECONDS - started) % 5)) != 0 ] || progress "$started" "$before"
+    done
+    for worker in "$first" "$second"; do wait "$worker" || failed=$?; done
     echo
+    if [ "$failed" != 0 ]; then
+        tail -n 3 logs/digits/demo_*.log >&2
+        exit "$failed"
+    fi
     "$python" -m common.report.summary pies/digits
     echo
-    echo "tables and figures:"
-    find pies/digits \( -name '*.csv' -o -name '*.png' \) -not -path '*/training/*' | sort
-    echo "pies/digits/index.html  <- the page to look at"
-    echo "loss and accuracy of every training: pies/digits/{supervised,SupCon}/training/*.png"
-    echo
+    echo "the page to look at: file://$PWD/pies/digits/index.html"
     echo "the study took $((SECONDS - started)) s on $cores CPU cores"
 }
 

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from running import PREFIXES, ROOT, SCRIPTS, contents, succeed
+from running import KINDS, PREFIXES, ROOT, SCRIPTS, contents, succeed
 
 
 def test_there_are_eight_scripts() -> None:
@@ -116,3 +116,61 @@ def test_setup_refuses_what_it_does_not_know(tree: Path, argument: str) -> None:
     assert done.stderr.count("\n") == 1
     assert argument in done.stderr
     assert "--demo" in done.stderr
+
+
+# The demo, with a stand-in for python that notes its calls and makes empty networks.
+
+STAND_IN = r"""#!/usr/bin/env bash
+[ "$1" = -c ] && { echo 2; exit; }
+[ "$1" = -m ] && { echo "module $2"; exit; }
+echo "$*" >>calls
+case "$*" in *"${FAILS:-nothing}"*) echo "no disk" >&2; exit 7 ;; esac
+case "$*" in "clr_training.py --dataset"*) # the other worker is faster, once
+    [ -e busy ] || { touch busy; exit 8; } ;;
+esac
+prefix=supervised suffix=
+[[ "$1" != clr* ]] || prefix=SupCon suffix=_head
+pruning=dense
+case "$*" in *finetune*) pruning=global ;; *--pruning_method*) pruning=GMP ;; esac
+case "$1" in *training.py | *finetune.py)
+    touch "models/digits/${prefix}_${pruning}_s0.00_id0${RANDOM}$suffix.pt" ;;
+esac
+"""
+
+
+def demo(tree: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    python = tree / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    return subprocess.run(
+        ["bash", str(tree / "setup.sh"), "--demo"],
+        env=os.environ | {"VIRTUAL_ENV": str(tree / "venv")} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_demo_runs_all_scripts_in_order_and_ends_with_the_page(tree: Path) -> None:
+    done = demo(tree)
+    assert (done.returncode, done.stderr) == (0, "")
+    calls = [line for line in (tree / "calls").read_text().splitlines() if ".py" in line]
+    for prefix in PREFIXES.values():
+        of_learner = [call.split()[0] for call in calls if call.startswith(prefix)]
+        kinds = [name.removeprefix(f"{prefix}_").removesuffix(".py") for name in of_learner]
+        assert set(kinds) == set(KINDS)
+        assert kinds[0] == "training"
+        made = max(i for i, kind in enumerate(kinds) if kind in KINDS[:2])
+        assert prefix == "clr" or min(map(kinds.index, KINDS[2:])) > made
+    # a worker that found nothing free asked again
+    assert calls.count("clr_training.py --dataset digits --models_number 10") == 3
+    assert "module common.report.summary" in done.stdout
+    assert f"file://{tree}/pies/digits/index.html" in done.stdout
+
+
+def test_a_demo_that_fails_says_why(tree: Path) -> None:
+    done = demo(tree, FAILS="sup_prediction_depth")
+    assert done.returncode == 7
+    assert "no disk" in done.stderr
+    assert "index.html" not in done.stdout

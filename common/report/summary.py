@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
-from common import study
+from common import files, paths, study
 from common.report import rows
 from common.report.rows import Row
 from common.study import Cell
@@ -55,6 +56,18 @@ def format_groups(pies: Path, learner: str, metric: str) -> str:
             shown = [f"{line.value:.2f}" if line else "-" for line in groups]
             lines.append((*groups[0][:3], str(groups[0].n_models), *shown))
     return _align(lines)
+
+
+def format_claims(pies: Path) -> str:
+    """A line a claim: how many of its statistics say what."""
+    verdicts: dict[str, Counter[str]] = {}
+    for line in files.read_csv(paths.claims(pies)):
+        of_claim = verdicts.setdefault(f"{line['name']} {line['text']}", Counter())
+        of_claim[line["verdict"]] += 1
+    return "\n".join(
+        f"{claim} " + ", ".join(f"{verdict} ({n})" for verdict, n in found.most_common())
+        for claim, found in verdicts.items()
+    )
 
 
 Numbers = dict[tuple[str, str], Row]
@@ -122,11 +135,11 @@ def folder_argument(argv: list[str]) -> Path:
 
 
 def main() -> None:
-    """Print the tables of both learners."""
+    """Print the tables of both learners, and the claims."""
     pies = folder_argument(sys.argv)
     for learner in study.LEARNERS:
         print(format_table(pies, learner))
-        print(format_groups(pies, learner, "prediction_depth"))
+    print(format_claims(pies))
 
 
 if __name__ == "__main__":

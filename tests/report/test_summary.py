@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common import files, paths
 from common.report import rows, summary
 from common.report.rows import row
 from common.study import Cell
@@ -51,6 +52,15 @@ def pies(tmp_path: Path) -> Path:
     }
     rows.store(tmp_path, "pie_detection", made)
     return tmp_path
+
+
+def test_claims_are_counted_by_verdict(tmp_path: Path) -> None:
+    lines = [("K1", "a, b", v) for v in ("supported", "undecided", "supported")]
+    table = [("name", "text", "verdict"), *lines, ("K2", "c", "contradicted")]
+    files.write_csv(paths.claims(tmp_path), table)
+    told = summary.format_claims(tmp_path)
+    assert told == "K1 a, b supported (2), undecided (1)\nK2 c contradicted (1)"
+    assert summary.format_claims(tmp_path / "nowhere") == ""
 
 
 def words(text: str) -> list[list[str]]:
@@ -103,12 +113,13 @@ def test_an_empty_study_prints_the_titles_alone(tmp_path: Path) -> None:
     assert len(words(summary.format_groups(tmp_path, "SupCon", "q_score"))) == 1
 
 
-def test_the_module_prints_the_tables_of_both_learners(
+def test_the_module_prints_the_tables_of_both_learners_and_the_claims(
     pies: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    files.write_csv(paths.claims(pies), [("name", "text", "verdict"), ("K1", "a", "undecided")])
     monkeypatch.setattr(sys, "argv", ["summary.py", str(pies)])
     summary.main()
     shown = capsys.readouterr().out
     for learner in ("supervised", "SupCon"):
         assert summary.format_table(pies, learner) in shown
-    assert summary.format_groups(pies, "supervised", "prediction_depth") in shown
+    assert shown.endswith("\nK1 a undecided (1)\n")
