@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from pie_worlds import world
 
-from common.analysis import pie, pie_probability
-from common.analysis.pie_probability import expected_pies, vote_patterns
+from common.analysis import pie, pie_probability, resampling
+from common.analysis.pie_probability import expected_pies, tilt, vote_patterns
 
 C = 5
 
@@ -61,6 +61,30 @@ def test_few_networks_is_none_and_pairs_are_asked_for() -> None:
         assert pie_probability.pie_probability(labels[:k], labels[:k], C, rng) is None
     with pytest.raises(ValueError, match="pairs"):
         pie_probability.pie_probability(labels, labels[:9], C, rng)
+
+
+def test_weights_are_tilted_to_a_mean_and_keep_their_order() -> None:
+    weights, value = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.0, 0.1, 0.1, 0.3])
+    for target in (0.05, weights @ value, 0.25):
+        found = tilt(weights, value, target)
+        assert found @ value == pytest.approx(target, abs=1e-9)
+        assert found.sum() == pytest.approx(1)
+        assert found[2] / found[1] == pytest.approx(1.5)  # of equal value: as before
+    np.testing.assert_allclose(tilt(weights, value, weights @ value), weights, rtol=1e-6)
+    np.testing.assert_allclose(tilt(weights, value, 0.0), [1, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(tilt(weights, value, 1.0), [0, 0, 0, 1], atol=1e-6)
+
+
+def test_the_corrected_count_of_a_component_is_that_of_its_networks() -> None:
+    """Against populations of 6 that are drawn from two components, dense and pruned."""
+    p = np.array([[[0.6, 0.3, 0.1], [0.3, 0.6, 0.1]], [[0.9, 0.1, 0], [0.8, 0.2, 0]]])
+    log_p = np.log(np.insert(p, 3, 0, axis=2) + 1e-12).reshape(2, 8)  # the fourth: other classes
+    found = pie_probability.corrected_by_component(log_p.T[:, :, None].repeat(5, axis=2), 3)
+    rng = np.random.default_rng(1)
+    for component, value in zip(p, found, strict=True):
+        labels = [rng.choice(3, size=(6, 40_000), p=of) for of in component]
+        expected = resampling.corrected_pies(*labels, 3, 20, rng).value / 40_000
+        assert value == pytest.approx(expected, abs=0.01)
 
 
 def test_expected_number_and_the_certain() -> None:
