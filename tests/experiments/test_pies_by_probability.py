@@ -15,6 +15,7 @@ from common.experiments import pie_detection
 from common.files import Arrays
 from common.report import by_image, pie_rows
 from common.report.by_image import GALLERY, SCORES
+from common.report.pie_rows import NUMBERS
 from common.report.rows import Row
 from common.study import Cell
 
@@ -33,9 +34,11 @@ def populations(k: int) -> tuple[Population, Population]:
     pruned[:, :12] += 1
     pruned[::3, 12:24] += 1
     scores = {score.field: rng.random((k, N)) for score in SCORES}
-    made = (Population(CELL, list(range(k)), labels % C, scores, np.zeros(k))
-            for labels in (dense, pruned))  # fmt: skip
-    return next(made), next(made)
+    numbers = {name: rng.random(k) for name in NUMBERS}
+    of_dense, of_pruned = (
+        Population(CELL, list(range(k)), labels % C, scores, numbers) for labels in (dense, pruned)
+    )
+    return of_dense, of_pruned
 
 
 def compared(k: int, tmp_path: Path) -> tuple[Arrays, dict[str, list[str]], dict[str, Row]]:
