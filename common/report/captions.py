@@ -150,5 +150,6 @@ def _compressed(picture: Image.Image) -> str:
 def _sizes(path: Path) -> str:
     """K and n, from the arrays beside the picture."""
     arrays = files.load_arrays(path.with_suffix(".npz")) or {}
-    names = (("n_models", "networks"), ("n_examples", "test images"))
-    return ", ".join(f"{arrays[key]} {what}" for key, what in names if key in arrays)
+    names = (("n_models", "network"), ("n_examples", "test image"))
+    sizes = ((str(arrays[key]), what) for key, what in names if key in arrays)
+    return ", ".join(f"{n} {what}{'s' if n != '1' else ''}" for n, what in sizes)

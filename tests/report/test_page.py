@@ -197,6 +197,15 @@ def test_figures_beyond_the_budget_are_shown_from_their_files(
     assert all((copy / source).exists() for source in linked)
 
 
+def test_counts_of_few_networks_say_what_their_intervals_cover(tmp_path: Path) -> None:
+    store_pies(tmp_path, CELLS[1], 0)
+    path = paths.pies_distribution(tmp_path, CELLS[1]).with_suffix(".npz")
+    for n_models in (10, 9):
+        files.save_arrays(path, stored(tmp_path, CELLS[1]) | {"n_models": np.array(n_models)})
+        text = page.write(tmp_path).read_text()
+        assert ("interval covers 85 to 95 %" in text) == (n_models < 10)
+
+
 def test_a_page_of_any_size_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise, which no format stores well: 7,000 PIEs of 10,000 images in each of eight cells."""
     n, n_pies, rng = 10_000, 7_000, np.random.default_rng(0)
