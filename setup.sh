@@ -41,8 +41,8 @@ run() { # run WORKER STEP SCRIPT FLAGS… : one script on digits, its output in 
     echo "$step" >"logs/digits/demo_$worker.step"
     while true; do
         code=0
-        "$python" "$@" --dataset digits --models_number 10 >>"logs/digits/demo_$worker.log" 2>&1 ||
-            code=$?
+        "$python" "$1" --dataset digits --models_number 10 "${@:2}" \
+            >>"logs/digits/demo_$worker.log" 2>&1 || code=$?
         [ "$code" = 8 ] || break # 8: the other worker makes the last of these networks
         sleep 1
     done
@@ -53,14 +53,14 @@ run() { # run WORKER STEP SCRIPT FLAGS… : one script on digits, its output in 
 networks() { # networks WORKER PREFIX : all networks of one learner
     local worker=$1 train=$2_training.py finetune=$2_pruning_finetune.py highest=0.97
     # chained by &&, because set -e does not hold where the caller looks at the exit code
-    run "$worker" "dense" "$train" &&
+    # 20 of those that PIE detection compares with replicates, 10 of the others
+    run "$worker" "dense" "$train" --models_number 20 &&
         run "$worker" "GMP" "$train" --pruning_percentages $highest --pruning_method GMP &&
         run "$worker" "later GMP" "$train" --pruning_percentages $highest \
             --pruning_method later_GMP &&
-        run "$worker" "one-shot" "$finetune" --pruning_percentages 0.5,0.9,$highest &&
-        # the dense networks and the sparsest one-shot ones once more, with other ids
-        run "$worker" "more dense" "$train" --index_start 10 &&
-        run "$worker" "more one-shot" "$finetune" --index_start 10 --pruning_percentages $highest
+        run "$worker" "one-shot $highest" "$finetune" --pruning_percentages $highest \
+            --models_number 20 &&
+        run "$worker" "one-shot" "$finetune" --pruning_percentages 0.5,0.9
 }
 
 pies() { # pies WORKER PREFIX

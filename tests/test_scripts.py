@@ -164,7 +164,9 @@ def test_the_demo_runs_all_scripts_in_order_and_ends_with_the_page(tree: Path) -
         made = max(i for i, kind in enumerate(kinds) if kind in KINDS[:2])
         assert prefix == "clr" or min(map(kinds.index, KINDS[2:])) > made
     # a worker that found nothing free asked again
-    assert calls.count("clr_training.py --dataset digits --models_number 10") == 3
+    assert (
+        calls.count("clr_training.py --dataset digits --models_number 10 --models_number 20") == 3
+    )
     assert "module common.report.summary" in done.stdout
     assert f"file://{tree}/pies/digits/index.html" in done.stdout
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from common import files, options, paths
+from common.analysis.predictions import Population
 from common.data.datasets import Dataset, Split
 from common.experiments import pie_detection, population, predictions, training
 from common.learning import methods, pruning
@@ -71,6 +72,8 @@ def forge(args: argparse.Namespace, data: Dataset) -> None:
         config = training.recipe(flags, cell) | population.data_config(data)
         config |= {"precision": "fp32"}
         for network_id in args.ids:
+            if paths.predictions(args.pies, cell, network_id).exists():  # of a run before
+                continue
             modules = methods.new_modules(config, data.n_classes, network_id)
             weights = wide_resnet.prunable(modules["network"])
             masks = pruning.magnitude_masks(weights, cell.sparsity) if cell.sparsity else {}
@@ -87,6 +90,24 @@ def forge(args: argparse.Namespace, data: Dataset) -> None:
             key = " ".join([digest, data.train.digest, data.test.digest, ""])
             found |= {"silhouette": np.array(0.5), "key": np.array(key)}
             files.save_arrays(paths.predictions(args.pies, cell, network_id), found)
+
+
+def statistics() -> None:
+    """CPU seconds of the statistics of a cell by K, N and resamples (as many exchanges)."""
+    rng = np.random.default_rng(0)
+    cell = Cell(LEARNER, "GMP", 0.9)
+    for n_models, n_images, draws in (
+        *((k, 2_000, 100) for k in (10, 30, 100, 300)),
+        *((30, n, 100) for n in (500, 8_000, 32_000)),
+        (30, 2_000, 1_000),
+    ):
+        labels = (rng.random((2, n_models, n_images)) < 0.05).astype(np.int16)
+        dense, pruned = (
+            Population(cell, list(range(n_models)), of, {}, np.zeros(n_models)) for of in labels
+        )
+        started = time.process_time()
+        pie_rows.of_count(dense, pruned, 10, True, draws, draws, 0)
+        print(n_models, n_images, draws, f"{time.process_time() - started:.2f}", flush=True)
 
 
 def timed(seconds: dict[str, float], name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,7 +130,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000, metavar="N")
     parser.add_argument("--resamples", default="1000")
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--statistics", action="store_true", help="these alone, by K and N")
     asked = parser.parse_args()
+    if asked.statistics:
+        statistics()
+        return
     folder = asked.folder or Path(tempfile.mkdtemp())
     args = options.pie_detection("", LEARNER).parse_args(
         [
