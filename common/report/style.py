@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from PIL import Image
 
 from common import files
 from common.files import Arrays
@@ -21,6 +23,7 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#7F7F7F"
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#332288", "#882255")
 CLASS_MARKERS = "osD^vPX<>*"
+LARGE = 300_000  # bytes
 MANY = 2000  # points beyond which a figure shows a density, and rasterises what it draws in PDFs
 STYLE = {
     "font.size": 9,
@@ -54,11 +57,20 @@ def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None
         try:
             figure = draw(contents)
             for picture in missing:
-                files.replace(picture, figure.savefig)
+                files.replace(picture, partial(_save, figure))
         except OSError:
             raise
         except Exception as error:
             print(f"figure not drawn: {path}: {error}", file=sys.stderr)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """A picture. Where thousands of points make a PNG large, 256 colours make it a third."""
+    figure.savefig(path)
+    if path.suffix == ".png" and path.stat().st_size > LARGE:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        picture.save(path, optimize=True)
 
 
 def new_axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:

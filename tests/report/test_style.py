@@ -115,6 +115,24 @@ def test_a_figure_that_failed_is_drawn_at_the_next_attempt(
     assert np.array_equal(image.imread(path), pixels(changed))
 
 
+def test_a_large_picture_has_256_colours_and_looks_the_same(path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(6, 20_000))
+
+    def draw(a: Arrays) -> Figure:
+        figure, axes = style.new_axes(8, 6)
+        axes.scatter(*a["noise"][:2], c=a["noise"][2], s=3, cmap="viridis")
+        return figure
+
+    style.keep(path, draw, {"noise": noise})
+    buffer = io.BytesIO()
+    with rc_context(style.STYLE):
+        draw({"noise": noise}).savefig(buffer)
+    plain, kept = image.imread(io.BytesIO(buffer.getvalue())), image.imread(path)
+    assert len(buffer.getvalue()) > style.LARGE > path.stat().st_size
+    assert plain.shape[:2] == kept.shape[:2]
+    assert np.abs(plain[..., :3] - kept[..., :3]).mean() < 0.02
+
+
 def test_figures_come_as_pdf_too_with_their_fonts(
     path: Path, draw: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
