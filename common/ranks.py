@@ -43,7 +43,8 @@ def of_environment() -> Ranks:
     rank. Raises Failure(EXIT_ARGUMENTS) for a value that is none."""
     for names in VARIABLES:
         rank, world, local = (os.environ.get(name) for name in names)
-        if rank is None:
+        # A batch script that did not ask for tasks has Slurm's rank 0, but no number of them.
+        if rank is None or (world is None and names[0].startswith("SLURM")):
             continue
         found = Ranks(
             *(_number(*one) for one in zip(names, (rank, world, local or rank), strict=True))

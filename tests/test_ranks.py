@@ -54,6 +54,13 @@ def test_a_shell_of_salloc_is_one_process(monkeypatch: pytest.MonkeyPatch) -> No
     assert ranks.of_environment() == Ranks()
 
 
+def test_a_batch_script_that_asks_for_no_tasks_is_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_by(monkeypatch, SLURM, 0)  # seen in Slurm 22.05: a rank, and no number of tasks
+    assert ranks.of_environment() == Ranks()
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [

@@ -117,8 +117,7 @@ def of_statistics(args: argparse.Namespace, cell: Cell, n_models: int, size: Siz
     """The cost, by test image, of the interval, the exchanges and the corrected count of a cell."""
     votes = np.random.default_rng(0).random((2, n_models, COMPARED)) < 0.1
     dense, pruned = (
-        Population(cell, list(range(n_models)), labels.astype(np.int16), {}, np.zeros(n_models))
-        for labels in votes
+        Population(cell, list(range(n_models)), labels.astype(np.int16), {}, {}) for labels in votes
     )
     draws = (args.permutations, args.resamples, args.seed)
     count = (pie_rows.of_count, dense, pruned, size.n_classes, True, *draws)

@@ -84,11 +84,11 @@ def forge(args: argparse.Namespace, data: Dataset) -> None:
             wrong = rng.random(len(label)) < error * hard
             found = {
                 field: rng.random(len(label), dtype=np.float32)
-                for field in predictions.FIELDS - {"labels", "silhouette"}
+                for field in predictions.FIELDS - {"labels", *pie_rows.NUMBERS}
             }
             found |= {"labels": np.where(wrong, (label + 1) % 10, label).astype(np.int16)}
             key = " ".join([digest, data.train.digest, data.test.digest, ""])
-            found |= {"silhouette": np.array(0.5), "key": np.array(key)}
+            found |= dict.fromkeys(pie_rows.NUMBERS, np.array(0.5)) | {"key": np.array(key)}
             files.save_arrays(paths.predictions(args.pies, cell, network_id), found)
 
 
@@ -102,9 +102,7 @@ def statistics() -> None:
         (30, 2_000, 1_000),
     ):
         labels = (rng.random((2, n_models, n_images)) < 0.05).astype(np.int16)
-        dense, pruned = (
-            Population(cell, list(range(n_models)), of, {}, np.zeros(n_models)) for of in labels
-        )
+        dense, pruned = (Population(cell, list(range(n_models)), of, {}, {}) for of in labels)
         started = time.process_time()
         pie_rows.of_count(dense, pruned, 10, True, draws, draws, 0)
         print(n_models, n_images, draws, f"{time.process_time() - started:.2f}", flush=True)
