@@ -69,7 +69,10 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path)
     if path.suffix == ".png" and path.stat().st_size > LARGE:
         with Image.open(path) as opened:
-            picture = opened.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            # Rare colours too: a class of few images is still told by its colour in the legend.
+            picture = opened.convert("RGB").quantize(
+                256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+            )
         picture.save(path, optimize=True)
 
 

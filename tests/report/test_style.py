@@ -121,6 +121,7 @@ def test_a_large_picture_has_256_colours_and_looks_the_same(path: Path) -> None:
     def draw(a: Arrays) -> Figure:
         figure, axes = style.new_axes(8, 6)
         axes.scatter(*a["noise"][:2], c=a["noise"][2], s=3, cmap="viridis")
+        axes.scatter(4, 4, s=20, color=style.RED)  # a rare colour
         return figure
 
     style.keep(path, draw, {"noise": noise})
@@ -130,7 +131,7 @@ def test_a_large_picture_has_256_colours_and_looks_the_same(path: Path) -> None:
     plain, kept = image.imread(io.BytesIO(buffer.getvalue())), image.imread(path)
     assert len(buffer.getvalue()) > style.LARGE > path.stat().st_size
     assert plain.shape[:2] == kept.shape[:2]
-    assert np.abs(plain[..., :3] - kept[..., :3]).mean() < 0.02
+    assert np.abs(plain[..., :3] - kept[..., :3]).max() < 0.1
 
 
 def test_figures_come_as_pdf_too_with_their_fonts(
