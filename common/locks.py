@@ -44,7 +44,8 @@ def held(target: Path, wait: bool = True) -> Iterator[bool]:
         if not wait:
             yield False
             return
-        print(one_line(f"waiting for the lock of {target}{holder(target)}"), file=sys.stderr)
+        if who := holder(target):
+            print(one_line(f"waiting for the lock of {target}{who}"), file=sys.stderr)
         lock.acquire()
     try:
         yield True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,9 +14,11 @@ from common.analysis import probes, umap
 from common.analysis.predictions import Population
 from common.data.datasets import Dataset
 from common.experiments import predictions
+from common.experiments.predictions import Wanted
 from common.files import Arrays
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
+from common.paths import NetworkFiles
 from common.report import plots, rows, style
 from common.study import Cell
 
@@ -25,21 +28,39 @@ def draw_all(
 ) -> None:
     """UMAP of one network: dense alone, and dense beside pruned for each pruning method at its
     highest sparsity. Networks share no axes, so every one has its own map."""
-    network_id = dense.ids[0] if args.umap_id is None else args.umap_id
-    maps = {"dense": map_network(args, data, dense.cell, network_id)}
-    draw_umap(args, data, dense.cell, network_id, maps, np.zeros(len(data.test), dtype=bool))
-    highest = {cell.pruning_method: cell for cell in sorted(found)}
-    for cell in highest.values():
-        if network_id in found[cell]["ids"]:
-            pruned = {"pruned": map_network(args, data, cell, network_id)}
-            draw_umap(args, data, cell, network_id, maps | pruned, found[cell]["is_pie"])
+    ids = {dense.cell: dense.ids} | {cell: of_cell["ids"] for cell, of_cell in found.items()}
+    wanted_dense, *wanted_pruned = wanted(args, data, ids)
+    maps = {"dense": map_network(args, data, wanted_dense)}
+    draw_umap(args, data, wanted_dense.network, maps, np.zeros(len(data.test), dtype=bool))
+    for one in wanted_pruned:
+        pruned = {"pruned": map_network(args, data, one)}
+        draw_umap(args, data, one.network, maps | pruned, found[one.network.cell]["is_pie"])
 
 
-def map_network(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> Arrays:
+def wanted(
+    args: argparse.Namespace, data: Dataset, ids: Mapping[Cell, Sequence[int]]
+) -> list[Wanted]:
+    """The maps to make, given the ids of the dense cell, which is the first, and of the others."""
+    dense, *pruned = ids
+    network_id = ids[dense][0] if args.umap_id is None else args.umap_id
+    highest = {cell.pruning_method: cell for cell in sorted(pruned)}
+    fields, key = {"predicted", "xy", "knn_accuracy"}, f"seed {args.seed} knn {args.knn}"
+    return [
+        Wanted(
+            NetworkFiles(args.models, cell, network_id),
+            paths.umap_array(args.pies, cell, network_id),
+            fields,
+            partial(_map, args, data),
+            key,
+        )
+        for cell in (dense, *highest.values())
+        if network_id in ids[cell]
+    ]
+
+
+def map_network(args: argparse.Namespace, data: Dataset, wanted: Wanted) -> Arrays:
     """One network's predicted labels and the two-dimensional map of its embeddings."""
-    path, key = paths.umap_array(args.pies, cell, network_id), f"seed {args.seed} knn {args.knn}"
-    compute, fields = partial(_map, args, data), {"predicted", "xy", "knn_accuracy"}
-    made = predictions.cached(args, data, cell, network_id, path, fields, compute, key)
+    cell, made = wanted.network.cell, predictions.get(args, data, wanted)
     accuracy = float(made["knn_accuracy"])  # leave-one-out, in the embedding itself
     row = rows.row(cell, "embedding_knn_accuracy", accuracy, 1, len(data.test))
     rows.store(args.pies, "umap", {cell: [row]})
@@ -62,14 +83,13 @@ def _map(args: argparse.Namespace, data: Dataset, network: WideResNet) -> Arrays
 def draw_umap(
     args: argparse.Namespace,
     data: Dataset,
-    cell: Cell,
-    network_id: int,
+    network: NetworkFiles,
     maps: dict[str, Arrays],
     is_pie: np.ndarray,
 ) -> None:
     """The maps of one network beside each other, with the PIEs of its population."""
     shown = {
-        "title": np.array(f"UMAP: {cell}, id {network_id}"),
+        "title": np.array(f"UMAP: {network.cell}, id {network.id}"),
         "panels": np.array(list(maps)),
         "xy": np.stack([found["xy"] for found in maps.values()]),
         "predicted": np.stack([found["predicted"] for found in maps.values()]),
@@ -78,4 +98,4 @@ def draw_umap(
         "classes": np.array(data.classes),
         "n_examples": np.array(len(data.test)),
     }
-    style.keep(paths.umap(args.pies, cell), plots.embedding_map, shown)
+    style.keep(paths.umap(args.pies, network.cell), plots.embedding_map, shown)

@@ -13,6 +13,7 @@ from common.analysis.class_impact import ClassImpact, class_impact
 from common.analysis.predictions import Population
 from common.data.datasets import Dataset
 from common.experiments import maps, plan, population, predictions
+from common.experiments.predictions import Wanted
 from common.files import Arrays
 from common.report import (
     by_image,
@@ -43,6 +44,10 @@ def run(args: argparse.Namespace) -> int:
     check_flags(args, data, dense_ids)
     fresh = find_replicates(args, data, {dense_cell: dense_ids} | cells)
     population.prepare_output(args)
+    if not predictions.share(
+        args, data, wanted(args, data, {dense_cell: dense_ids} | cells, fresh)
+    ):
+        return 0
     target = data.test.labels.cpu().numpy()
     stored_pies.remember_test_labels(args.pies, target)
     dense = predictions.of_population(args, data, dense_cell, dense_ids)
@@ -87,6 +92,18 @@ def run(args: argparse.Namespace) -> int:
     publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
     return 0
+
+
+def wanted(
+    args: argparse.Namespace,
+    data: Dataset,
+    cells: dict[Cell, list[int]],
+    fresh: dict[Cell, list[int]],
+) -> list[Wanted]:
+    """What is computed of each network: predictions, and the maps of some."""
+    networks = [*population.networks(args, cells), *population.networks(args, fresh)]
+    found = [predictions.of_network(args, data, network) for network in networks]
+    return found + (maps.wanted(args, data, cells) if args.plot_umap else [])
 
 
 def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -> None:

@@ -171,6 +171,11 @@ def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: in
     return found
 
 
+def networks(args: argparse.Namespace, cells: dict[Cell, list[int]]) -> list[NetworkFiles]:
+    """The networks of these cells and ids."""
+    return [NetworkFiles(args.models, cell, i) for cell, ids in cells.items() for i in ids]
+
+
 def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
     """Raises Failure(EXIT_CHECKPOINT), unless --allow_mixed, if two networks of one pruning differ
     in more than id, sparsity and parent, or a gradually pruned one from the dense ones in more than

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -17,10 +16,12 @@ from common.analysis.predictions import Population
 from common.data import augment
 from common.data.datasets import Dataset
 from common.experiments import plan, population, predictions
+from common.experiments.predictions import Wanted
 from common.files import Arrays
 from common.learning.methods import classification_views
 from common.model import evaluation
 from common.model.wide_resnet import WideResNet
+from common.paths import NetworkFiles
 from common.report import pie_rows, plots, publish, rows, style, summary
 from common.report.rows import Row, mean_rows
 from common.study import Cell
@@ -46,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
     cells = population.pruned_cells(args, dense_ids)
     population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
     population.prepare_output(args)
+    if not predictions.share(args, data, wanted(args, data, {dense_cell: dense_ids} | cells)):
+        return 0
     dense = predictions.of_population(args, data, dense_cell, dense_ids)
     first = dense.select(dense_ids[: args.prediction_depth_models])
-    known: dict[Path, np.ndarray] = {}  # dense networks belong to several cells
-    probed_dense = probe(args, data, first, known)
+    probed_dense = probe(args, data, first)
     found = {dense_cell: rows_of_population(probed_dense, dense_cell, len(data.test))}
     for cell, ids in cells.items():
         paired = dense.select(ids)
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         is_pie = pie.find_pies(paired.labels, pruned.labels, data.n_classes)
         measured = ids[: args.prediction_depth_models]
         probed = {
-            which: probe(args, data, networks.select(measured), known)
+            which: probe(args, data, networks.select(measured))
             for which, networks in (("dense", paired), ("pruned", pruned))
         }
         found[cell] = rows_of_population(probed["pruned"], cell, len(data.test))
@@ -75,26 +77,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def probe(
-    args: argparse.Namespace, data: Dataset, networks: Population, known: dict[Path, np.ndarray]
-) -> Arrays:
-    """Depths of N images in K networks by either target and as released, and the accuracy of each
-    probe: `prediction`, `label`, `released` [K,N], `accuracy` [K,L]. `known` collects the labels
-    [L,N] of the probes by file; a network that it holds is not asked again."""
-    cell, label = networks.cell, data.test.labels.cpu().numpy()
+def wanted(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> list[Wanted]:
+    """What is computed of each network: the predictions of all; the probes of the first ones, and
+    of the dense ones of these ids."""
+    measured = {cell: ids[: args.prediction_depth_models] for cell, ids in cells.items()}
+    dense = next(iter(cells))
+    measured[dense] = sorted({i for ids in measured.values() for i in ids})
+    predicted, probed = population.networks(args, cells), population.networks(args, measured)
+    found = [predictions.of_network(args, data, network) for network in predicted]
+    return found + [probes_of(args, data, network) for network in probed]
+
+
+def probes_of(args: argparse.Namespace, data: Dataset, network: NetworkFiles) -> Wanted:
+    """The labels [L,N] that the probes of one network give the test images."""
+    path = paths.probe_predictions(args.pies, network.cell, network.id)
     key = f"exact knn {args.knn} bank {args.pd_bank}"
     if args.pd_bank == "augmented":  # drawn batch by batch
         key += f" seed {args.seed} batch {args.batch_size}"
+    view = bank_view(args, data, network.cell, network.id)
+    return Wanted(network, path, {"probe_labels"}, partial(_ask_probes, args, data, view), key)
+
+
+def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arrays:
+    """Depths of N images in K networks by either target and as released, and the accuracy of each
+    probe: `prediction`, `label`, `released` [K,N], `accuracy` [K,L]."""
+    cell, label = networks.cell, data.test.labels.cpu().numpy()
     found = []
     for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None):
-        path = paths.probe_predictions(args.pies, cell, network_id)
-        compute = partial(_ask_probes, args, data, bank_view(args, data, cell, network_id))
-        if path not in known:
-            made = predictions.cached(
-                args, data, cell, network_id, path, {"probe_labels"}, compute, key
-            )
-            known[path] = made["probe_labels"]
-        found.append(known[path])
+        of_network = probes_of(args, data, NetworkFiles(args.models, cell, network_id))
+        found.append(predictions.get(args, data, of_network)["probe_labels"])
     return {
         "prediction": np.stack(
             [probes.prediction_depth(*pair) for pair in zip(found, networks.labels, strict=True)]

@@ -1,4 +1,4 @@
-"""Predictions of networks, computed once and cached: one file for each network and analysis.
+"""Predictions of networks, computed once and stored: one file for each network and analysis.
 
 Networks run one at a time and are reduced at once, so memory does not grow with their number.
 """
@@ -6,14 +6,15 @@ Networks run one at a time and are reduced at once, so memory does not grow with
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from common import files, paths, runtime
+from common import files, locks, paths, runtime
 from common.analysis import clusters, predictions
 from common.analysis.margin import softmax_margin
 from common.analysis.predictions import Population
@@ -49,42 +50,85 @@ def predict(network: WideResNet, data: Dataset, batch_size: int) -> Arrays:
     }
 
 
+class Wanted(NamedTuple):
+    """The arrays `fields` that `compute` makes of a network, and the file that keeps them. `key`
+    tells what else they depend on."""
+
+    network: NetworkFiles
+    path: Path
+    fields: set[str]
+    compute: Callable[[WideResNet], Arrays]
+    key: str = ""
+
+
+def of_network(args: argparse.Namespace, data: Dataset, network: NetworkFiles) -> Wanted:
+    """The predictions of one network on the test images."""
+    path = paths.predictions(args.pies, network.cell, network.id)
+    return Wanted(network, path, FIELDS, partial(predict, data=data, batch_size=args.batch_size))
+
+
 def of_population(
     args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]
 ) -> Population:
     """The predictions of a population on the test images."""
-    compute = partial(predict, data=data, batch_size=args.batch_size)
     predicted = [
-        cached(args, data, cell, i, paths.predictions(args.pies, cell, i), FIELDS, compute)
+        get(args, data, of_network(args, data, NetworkFiles(args.models, cell, i)))
         for i in tqdm(ids, desc=f"{cell}: predictions", unit="network", disable=None)
     ]
     fields = ({name: one[name] for name in FIELDS} for one in predicted)
     return predictions.stack(cell, ids, list(fields))
 
 
-def cached(
-    args: argparse.Namespace,
-    data: Dataset,
-    cell: Cell,
-    network_id: int,
-    path: Path,
-    fields: set[str],
-    compute: Callable[[WideResNet], Arrays],
-    key: str = "",
-) -> Arrays:
-    """The arrays `fields` that `compute` makes of a network: from `path` if it holds just these,
-    made of the same network, the same images and by the same `key`, else computed and stored."""
-    digest = population.describe(args, data, cell, network_id)["digest"]
-    key = " ".join([digest, data.train.digest, data.test.digest, key])
-    stored = files.load_arrays(path)
-    is_current = stored is not None and stored.keys() == fields | {"key"}
-    if is_current and str(stored["key"]) == key and not args.overwrite:
+def share(args: argparse.Namespace, data: Dataset, wanted: Sequence[Wanted]) -> bool:
+    """Let all ranks together compute what is wanted and not stored yet. Whether this rank goes on
+    then: the first one, which waits for what others are still computing and writes the results."""
+    args.stored_before = {one.path: _stamp(one.path) for one in wanted}
+    if args.ranks.world > 1:
+        order = args.ranks.order(wanted)
+        for one in tqdm(order, desc="all networks", unit="file", disable=None):
+            get(args, data, one, wait=False)
+    return args.ranks.rank == 0
+
+
+def get(
+    args: argparse.Namespace, data: Dataset, wanted: Wanted, wait: bool = True
+) -> Arrays | None:
+    """What is wanted: as it is stored, if made of the same network, the same images and by the same
+    key; else computed and stored. None if another process is at it and this one is not to wait."""
+    digest = population.describe(args, data, wanted.network.cell, wanted.network.id)["digest"]
+    key = " ".join([digest, data.train.digest, data.test.digest, wanted.key])
+    if (stored := _stored(args, wanted, key)) is not None:
         return stored
-    where = NetworkFiles(args.models, cell, network_id)
-    checkpoint = checkpoints.load(where, data.test.images.device)
-    if checkpoint.digest != digest:
-        raise Failure(EXIT_CHECKPOINT, f"{where}: replaced by another process; run again")
-    with runtime.memory_for("--batch_size", args.batch_size):
-        made = compute(checkpoint.network) | {"key": np.array(key)}
-    files.save_arrays(path, made)
+    wanted.path.parent.mkdir(parents=True, exist_ok=True)
+    with locks.held(wanted.path, wait) as is_mine:
+        if not is_mine:
+            return None
+        if (stored := _stored(args, wanted, key)) is not None:  # by another process just now
+            return stored
+        checkpoint = checkpoints.load(wanted.network, data.test.images.device)
+        if checkpoint.digest != digest:
+            message = f"{wanted.network}: replaced by another process; run again"
+            raise Failure(EXIT_CHECKPOINT, message)
+        with runtime.memory_for("--batch_size", args.batch_size):
+            made = wanted.compute(checkpoint.network) | {"key": np.array(key)}
+        files.save_arrays(wanted.path, made)
     return made
+
+
+def _stored(args: argparse.Namespace, wanted: Wanted, key: str) -> Arrays | None:
+    """What is stored of this key; with --overwrite only what was stored since this run began."""
+    if args.overwrite and _stamp(wanted.path) == args.stored_before[wanted.path]:
+        return None
+    stored = files.load_arrays(wanted.path)
+    if stored is None or stored.keys() != wanted.fields | {"key"} or str(stored["key"]) != key:
+        return None
+    return stored
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,13 +14,18 @@ from sklearn.metrics import silhouette_score
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from common.analysis.predictions import Population
+from common import locks
 from common.data import datasets
 from common.data.datasets import Dataset
-from common.experiments import prediction_depth, predictions
-from common.model import wide_resnet
+from common.experiments import population, predictions
+from common.experiments.predictions import Wanted
+from common.model import checkpoints, wide_resnet
 from common.model.wide_resnet import WideResNet
+from common.paths import NetworkFiles
+from common.ranks import Ranks
 from common.study import Cell
+
+ALONE = Ranks()
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +70,61 @@ def test_a_network_says_the_same_in_batches_and_alone(digits: Dataset, batch_siz
         assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
 
 
-def test_a_network_that_belongs_to_several_cells_is_probed_once(
-    digits: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also with --overwrite, which makes `cached` ask again."""
-    asked: list[int] = []
+class Computing(NamedTuple):
+    """Arrays that are wanted of a forged network, and how often they were computed."""
 
-    def cached(args: Namespace, data: Dataset, cell: Cell, network_id: int, *_: object) -> object:
-        asked.append(network_id)
-        return {"probe_labels": np.full((3, 30), network_id)}
+    wanted: Wanted
+    times: list[None]
 
-    monkeypatch.setattr(predictions, "cached", cached)
-    args, known = Namespace(knn=5, pd_bank="clean", pies=Path("pies")), {}
-    for ids in ([0, 1], [1, 2], [0, 2]):
-        labels = np.zeros((2, 30), int)
-        dense = Population(Cell("supervised", "dense", 0.0), ids, labels, {}, np.zeros(2))
-        found = prediction_depth.probe(args, digits, dense, known)
-        assert (found["prediction"] == [[0 if i == 0 else 3] * 30 for i in ids]).all()
-    assert asked == [0, 1, 2]
+    def run(self, data: Dataset, overwrite: bool = False, ranks: Ranks = ALONE) -> bool:
+        """An analysis that wants them three times."""
+        args = Namespace(overwrite=overwrite, ranks=ranks, models=Path(), batch_size=1)
+        goes_on = predictions.share(args, data, [self.wanted])
+        for _ in range(3 * goes_on):
+            assert predictions.get(args, data, self.wanted)["n"] == 17
+        return goes_on
+
+
+@pytest.fixture
+def computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computing:
+    network = SimpleNamespace(digest="d", network=None)
+    monkeypatch.setattr(population, "describe", lambda *_: {"digest": "d"})
+    monkeypatch.setattr(checkpoints, "load", lambda *_: network)
+    times: list[None] = []
+
+    def compute(_: object) -> dict[str, np.ndarray]:
+        times.append(None)
+        return {"n": np.array(17)}
+
+    where = NetworkFiles(tmp_path, Cell("supervised", "dense", 0.0), 0)
+    return Computing(Wanted(where, tmp_path / "pies" / "x.npz", {"n"}, compute), times)
+
+
+def test_what_several_cells_want_is_computed_once(digits: Dataset, computing: Computing) -> None:
+    """With --overwrite once in every run."""
+    computing.run(digits)
+    computing.run(digits)
+    assert len(computing.times) == 1
+    computing.run(digits, overwrite=True)
+    computing.run(digits, overwrite=True)
+    assert len(computing.times) == 3
+
+
+def test_what_another_rank_computes_is_left_to_it(digits: Dataset, computing: Computing) -> None:
+    second = Ranks(1, 2)
+    with locks.held(computing.wanted.path):
+        assert not computing.run(digits, ranks=second)
+    assert len(computing.times) == 0
+    assert not computing.run(digits, ranks=second)
+    assert computing.run(digits, ranks=Ranks(0, 2))
+    assert len(computing.times) == 1
+
+
+def test_what_another_rank_made_anew_is_taken(digits: Dataset, computing: Computing) -> None:
+    """With --overwrite: the first rank looks at the old file before the second one replaces it."""
+    computing.run(digits)
+    args = Namespace(overwrite=True, ranks=Ranks(), models=Path(), batch_size=1)
+    predictions.share(args, digits, [computing.wanted])
+    computing.run(digits, overwrite=True, ranks=Ranks(1, 2))
+    assert predictions.get(args, digits, computing.wanted)["n"] == 17
+    assert len(computing.times) == 2
