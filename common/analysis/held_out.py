@@ -8,14 +8,14 @@ choice is made among dense and among pruned networks alone is not of pruning.
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
-from common.analysis.reliability import modes_differ, two_way, without_each
+from common.analysis.reliability import two_way, without_each
 from common.analysis.statistics import Estimate
+from common.analysis.subsets import modal_labels
 
 
 class Referenced(NamedTuple):
@@ -63,9 +63,10 @@ def referenced_effect(
     if len(dense) < 6 or scored.sum() < 4:
         return None
     parts, held_out = _split(scored, n_splits, rng)
+    modes = _modes(dense, pruned, parts, n_classes)
     total = np.zeros((3, 2, 1 + len(dense), dense.shape[1]))
     for split in range(n_splits):
-        chosen = _choose(dense, pruned, parts[split], n_classes)
+        chosen = _choose(modes[:, :, split])
         score = _mean_score(scores, _leave_out(held_out[split]))
         bins = _bins(_mean_score(dense_scores, parts[split].any(axis=0)[None])[0], n_bins)
         none = np.zeros_like(bins)
@@ -94,17 +95,31 @@ def _split(scored: np.ndarray, n_splits: int, rng: Generator) -> tuple[np.ndarra
     return np.stack([place < n, (place >= n) & (place < 2 * n)], axis=1), held_out
 
 
-def _choose(dense: np.ndarray, pruned: np.ndarray, parts: np.ndarray, n_classes: int) -> np.ndarray:
-    """Weights in 0 ... 1 of the PIEs and of the reference, [2,1+K,N]: from all ids of A and A'
-    (bool [2,K]), then without each."""
-    halves = without_each(parts[None])
-    own = np.concatenate([parts[:1], halves.without[0]])
-    other = np.concatenate([parts[1:], parts[halves.other[0]]])
-    pairs = itertools.product((dense, pruned), repeat=2)
-    dd, dp, pd, pp = (
-        modes_differ(a, own, b, other, n_classes).astype(np.float32) for a, b in pairs
-    )
-    return np.stack([dp + pd, dd + pp]) / 2
+def _modes(dense: np.ndarray, pruned: np.ndarray, parts: np.ndarray, n_classes: int) -> np.ndarray:
+    """Modal labels [2,2,R,1+K,N] of dense and pruned networks, in the part of the ids that gets
+    smaller and in the other: from all ids of A and A' (bool [R,2,K]), then without each, which is
+    taken from the first part."""
+    n_splits, _, k = parts.shape
+    halves = without_each(parts)
+    others = np.take_along_axis(parts, halves.other[..., None], axis=1)
+    subsets = np.stack([
+        np.concatenate([parts[:, :1], halves.without], axis=1),
+        np.concatenate([parts[:, 1:], others], axis=1),
+    ])  # fmt: skip
+    shape = (2, n_splits, 1 + k, -1)
+    return np.stack([
+        modal_labels(labels, subsets.reshape(-1, k), n_classes).reshape(shape)
+        for labels in (dense, pruned)
+    ])  # fmt: skip
+
+
+def _choose(modes: np.ndarray) -> np.ndarray:
+    """Weights in 0 ... 1 of the PIEs and of the reference, [2,1+K,N], from the `_modes` of a split,
+    [2,2,1+K,N]."""
+    (dense, other_dense), (pruned, other_pruned) = modes
+    pies = (dense != other_pruned).astype(np.float32) + (pruned != other_dense)
+    flips = (dense != other_dense).astype(np.float32) + (pruned != other_pruned)
+    return np.stack([pies, flips]) / 2
 
 
 def _leave_out(part: np.ndarray) -> np.ndarray:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 from common.analysis.statistics import Estimate
-
-SUBSETS_AT_ONCE = 64  # 64 x 10,000 images x 3 classes x 4 bytes = 8 MB a product
+from common.analysis.subsets import modes_differ
 
 
 class Halves(NamedTuple):
@@ -150,45 +149,3 @@ def two_way(parts: np.ndarray, n_alike: np.ndarray | float = 1.0) -> Spread:
     variance = of_images + of_networks
     df = (k - 1) * (variance / of_networks) ** 2 if of_networks > 0 else np.inf
     return Spread(variance**0.5, float(t.ppf(0.975, df)))
-
-
-def modes_differ(
-    a: np.ndarray, of_a: np.ndarray, b: np.ndarray, of_b: np.ndarray, n_classes: int
-) -> np.ndarray:
-    """bool [R,N]: the modal labels of a [K,N] in networks of_a[r] and of b in of_b[r] differ.
-
-    of_a and of_b are bool [R,K]. Ties go to the lowest class. Images are taken by the number of
-    classes that any network votes for, which are few.
-    """
-    found = np.zeros((len(of_a), a.shape[1]), dtype=bool)
-    votes_for = np.zeros((a.shape[1], n_classes), dtype=bool)
-    for row in (*a, *b):
-        votes_for[np.arange(a.shape[1]), row] = True
-    rank, n_voted = votes_for.cumsum(axis=1) - 1, votes_for.sum(axis=1)
-    for m in np.unique(n_voted[n_voted > 1]):
-        images = np.flatnonzero(n_voted == m)
-        of_class = [
-            rank[images, labels[:, images]][:, None] == np.arange(m)[:, None] for labels in (a, b)
-        ]
-        one_hot = [x.astype(np.float32) for x in of_class]
-        for start in range(0, len(of_a), SUBSETS_AT_ONCE):
-            rows = slice(start, start + SUBSETS_AT_ONCE)
-            first, second = (
-                _modal(of[rows], x) for of, x in zip((of_a, of_b), one_hot, strict=True)
-            )
-            found[rows, images] = first != second
-    return found
-
-
-def _modal(chosen: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
-    """Modal labels [R,N] of populations chosen [R,K] of networks one_hot [K,C,N]."""
-    n_networks, n_classes, n = one_hot.shape
-    votes = chosen.astype(np.float32) @ one_hot.reshape(n_networks, -1)
-    votes = votes.reshape(-1, n_classes, n)
-    most = votes[:, 0].copy()
-    modal = np.zeros(most.shape, dtype=np.int16)
-    for c in range(1, n_classes):  # far faster than argmax over a short axis
-        more = votes[:, c] > most
-        modal[more] = c
-        np.maximum(most, votes[:, c], out=most)
-    return modal

@@ -19,7 +19,7 @@ from common import files, paths
 from common.report import captions, gallery, rows, settings, stored_pies
 from common.report.by_image import GALLERY
 from common.report.rows import Row
-from common.report.summary import folder_argument
+from common.report.summary import SURE_FROM, folder_argument
 from common.study import LEARNERS, PRUNINGS, Cell, format_sparsity
 
 HERE = Path(__file__).parent
@@ -33,7 +33,6 @@ TESTS = {
     "K5": "*_pruning_finetune.py of both learners, then PIE detection, would",
 }
 NO_CELLS = "no such cells were analysed"  # a note of claims.csv that says no more than TESTS
-SURE_FROM = 10  # networks, from which on the interval of a count covers 93 to 96 %
 
 
 def write(pies: Path) -> Path:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 
 from common import files, paths, study
@@ -14,36 +13,49 @@ from common.report import rows
 from common.report.rows import Row
 from common.study import Cell
 
+PRUNED_COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired")
+PRUNED_COUNTS += ("n_pies_null",)
+DENSE_COUNTS = ("", "", "n_pies_dense_null", "", "")
+SURE_FROM = 10  # networks, from which on the interval of a count covers 93 to 96 %
+
 
 def format_table(pies: Path, learner: str) -> str:
-    """The table at the end of every script, aligned."""
-    return _align(table(pies, learner))
+    """The table at the end of every script, aligned; below it how far its intervals can be
+    trusted."""
+    text = _align(table(pies, learner))
+    counts = [row for row in rows.read(pies) if row[0] == learner and row[3:5] == ("n_pies", "all")]
+    if any(row.n_models < SURE_FROM for row in counts):
+        text += f"\nWith fewer than {SURE_FROM} networks, intervals of counts cover 85 to 95 %."
+    return text
 
 
 def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
     """A header and a line a cell: accuracy (mean ± sd over networks), PIEs, PIEs corrected for the
-    networks' variance (in populations of half the size), PIEs if dense and pruned networks are
-    exchanged, and the p-value of that with the smallest one that K networks allow. A number of
+    networks' variance (in populations of half the size), images that differ between two populations
+    of the cell's own recipe, and between dense and pruned networks of other ids, PIEs if dense and
+    pruned networks are exchanged, and the p-value of that with the smallest one that K networks
+    allow. A number of
     more or fewer networks or images than the line's accuracy says so: (K = 20)."""
     found = _by_cell(pies, learner)
     of_dense = found.get(study.dense_cell(learner), {})
     lines = [
         ("learner", "pruning", "sparsity", "networks", "dense top-1 %", "pruned top-1 %",
-         "PIEs [95 %]", "corrected at K/2 [95 %]", "if exchanged [95 %]", "p (floor)")
+         "PIEs [95 %]", "corrected at K/2 [95 %]", "same recipe twice [95 %]",
+         "unpaired [95 %]", "if exchanged [95 %]", "p (floor)")
     ]  # fmt: skip
     for cell, numbers in found.items():
         top1 = numbers.get(("top1", "all"))
         n_models = str(top1.n_models) if top1 else "-"
         dense = _percent(of_dense) + _other_size(of_dense.get(("top1", "all")), top1)
         of_cell = (learner, cell.pruning_method, study.format_sparsity(cell.sparsity), n_models)
+        counts = []
+        for metric in DENSE_COUNTS if cell.is_dense else PRUNED_COUNTS:
+            row = numbers.get((metric, "all"))
+            counts.append((_count(row) + _other_size(row, top1)) if metric else "")
         if cell.is_dense:
-            lines.append((*of_cell, dense, "", "", "", "", ""))
-            continue
-        rows_of_counts = (
-            numbers.get((metric, "all")) for metric in ("n_pies", "n_pies_corrected", "n_pies_null")
-        )
-        counts = (_count(row) + _other_size(row, top1) for row in rows_of_counts)
-        lines.append((*of_cell, dense, _percent(numbers), *counts, _p_value(numbers)))
+            lines.append((*of_cell, dense, "", *counts, ""))
+        else:
+            lines.append((*of_cell, dense, _percent(numbers), *counts, _p_value(numbers)))
     return lines
 
 
@@ -59,15 +71,10 @@ def format_groups(pies: Path, learner: str, metric: str) -> str:
 
 
 def format_claims(pies: Path) -> str:
-    """A line a claim: how many of its statistics say what."""
-    verdicts: dict[str, Counter[str]] = {}
-    for line in files.read_csv(paths.claims(pies)):
-        of_claim = verdicts.setdefault(f"{line['name']} {line['text']}", Counter())
-        of_claim[line["verdict"]] += 1
-    return "\n".join(
-        f"{claim} " + ", ".join(f"{verdict} ({n})" for verdict, n in found.most_common())
-        for claim, found in verdicts.items()
-    )
+    """A line a claim, with its verdict."""
+    found = files.read_csv(paths.claims(pies))
+    lines = (f"{line['name']} {line['text']} {line['verdict']}" for line in found)
+    return "\n".join(dict.fromkeys(lines))
 
 
 Numbers = dict[tuple[str, str], Row]

@@ -5,7 +5,7 @@ import pytest
 from numpy.random import Generator
 from pie_worlds import World, logits, lose
 
-from common.analysis import pie, reliability
+from common.analysis import pie, reliability, subsets
 from common.analysis.reliability import CorrectedOverlap
 
 C = 5
@@ -36,7 +36,7 @@ def test_modal_labels_of_many_subsets_are_those_of_each() -> None:
     dense, pruned = rng.integers(C, size=(2, 9, 200)) * (rng.random((2, 9, 200)) < 0.6)
     chosen = rng.random((150, 9)) < 0.5
     chosen[:, 0] = True
-    found = reliability.modes_differ(dense, chosen, pruned, chosen, C)
+    found = subsets.modes_differ(dense, chosen, pruned, chosen, C)
     for row, is_pie in zip(chosen, found, strict=True):
         np.testing.assert_array_equal(is_pie, pie.find_pies(dense[row], pruned[row], C))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import population, row, store, store_rows
 from numpy.random import Generator
 
 from common import files, paths
@@ -18,6 +17,7 @@ from common.report.evidence import Evidence
 from common.study import LEARNERS, SCHEDULES, Cell
 from tests.analysis.pie_worlds import World, logits, lose
 from tests.analysis.test_held_out import make
+from tests.report.made_up import population, row, store, store_rows
 
 C, N, K = 5, 400, 10
 MEAN = logits(N, C, np.random.default_rng(3))
