@@ -230,7 +230,7 @@ def _special(stored: Stored) -> Iterator[Evidence]:
         layers = sum((cell, f"probe_accuracy_layer_{i}") in stored.rows for i in range(1, 1000))
         for metric, what in (
             ("q_score", "Q-Score times -1"),
-            ("prediction_depth", f"prediction depth, at most {layers}"),
+            ("prediction_depth", f"prediction depth{f', at most {layers}' if layers else ''}"),
         ):
             for name, others, decides in (
                 ("pies_minus_flips", "images that flip without pruning", True),
