@@ -46,7 +46,7 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[
         n_networks += len(to_make)
         n_files += len(to_make) * len(NetworkFiles(args.models, cell, 0).parts)
     what = f"to make: {n_networks} networks in {n_steps} steps, {n_files} files in {args.models}"
-    print(f"{what}, {_amounts(total)}")
+    print(f"{what}, {_amounts(total, args.ranks.world)}")
     print(f"beside them a log each in {args.logs} and its curves in {args.pies}")
     return 0
 
@@ -79,8 +79,8 @@ def analysis(args: argparse.Namespace) -> int:
             total = total.plus(of_probes, to_probe * size.n_test)
         elif cell != dense:
             total = total.plus(costs.of_statistics(args, cell, len(ids), size), size.n_test)
-    n_networks = sum(map(len, cells.values()))
-    print(f"to analyse: {n_networks} networks in {len(cells)} cells, {_amounts(total)}")
+    what = f"to analyse: {sum(map(len, cells.values()))} networks in {len(cells)} cells"
+    print(f"{what}, {_amounts(total, args.ranks.world)}")
     print(f"tables, figures and the page come on top, in {args.pies}")
     return 0
 
@@ -101,12 +101,12 @@ def _not_there(args: argparse.Namespace, files: list[Path]) -> int:
     return sum(args.overwrite or not path.exists() for path in files)
 
 
-def _amounts(total: Cost) -> str:
-    hours = total.seconds / 3600
-    time = f"{hours:,.1f} h" if hours >= 1 else f"{total.seconds / 60:.1f} min"
+def _amounts(total: Cost, n_ranks: int) -> str:
+    hours = total.seconds / n_ranks / 3600
+    time = f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     return (
         f"{_scaled(total.n_bytes)}B; {_scaled(total.flops)}FLOP, about {time} "
-        "(an estimate, from work timed just now)"
+        f"by {n_ranks} rank{'s' * (n_ranks > 1)} (an estimate, from work timed just now)"
     )
 
 

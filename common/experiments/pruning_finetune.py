@@ -13,11 +13,13 @@ from common.learning import loop, methods, pruning
 from common.model import checkpoints, wide_resnet
 from common.paths import NetworkFiles
 from common.recipes import Config
+from common.runtime import EXIT_CHECKPOINT, Failure
 from common.study import Cell
 
 
 def run(args: argparse.Namespace) -> int:
-    """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing."""
+    """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing.
+    Raises Failure(EXIT_CHECKPOINT), when these are done, if some of the dense ones are missing."""
     dense, name = study.dense_cell(args.learner), study.Pruning(study.ONE_SHOT, args.criterion).name
     cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
     asked = {cell: recipe(args, cell) for cell in cells}
@@ -36,7 +38,15 @@ def run(args: argparse.Namespace) -> int:
         for cell, recipe in asked.items()
     }
     making.check(args, data, configs)
-    return making.make(args, data, configs, learn)
+    code = making.make(args, data, configs, learn)
+    if code == 0 and args.ranks.rank == 0 and len(parents) < len(args.ids):
+        raise Failure(
+            EXIT_CHECKPOINT,
+            f"{dense}: only {len(parents)} of the {len(args.ids)} networks asked for were there to "
+            f"prune; make the others with: {population.making_command(args, dense, args.ids)}; "
+            "then run this again",
+        )
+    return code
 
 
 def learn(args: argparse.Namespace, data: Dataset, network: making.Missing) -> making.Learned:

@@ -102,6 +102,7 @@ def test_the_plan_of_a_training_is_what_the_run_made(
     said = dry_run(study.folder, *asked)
     assert "2 networks finished, 0 to make" in said
     assert told(said, pattern) == (0, 0, 0, 0)
+    assert "by 1 rank (an estimate" in said
 
 
 @pytest.mark.parametrize("analyse", [detect, depth])

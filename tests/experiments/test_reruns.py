@@ -216,3 +216,14 @@ def test_a_figure_that_cannot_be_drawn_costs_no_number(
     assert not list(folder.glob("PIEs_distribution*.png"))
     for cell in PRUNED:
         assert Table(study_copy.pies).value(cell, "n_pies") > 0
+
+
+@pytest.mark.usefixtures("numbers_only")
+def test_fine_tuning_fewer_networks_than_asked_for_is_no_success(study_copy: Study) -> None:
+    """Those that are there are pruned; the end names the command for the others."""
+    asked = finetune("supervised", "--models_number", "3", "--pruning_percentages", "0.7")
+    done = run(study_copy.folder, *asked)
+    assert done.code == 4
+    assert "only 2 of the 3 networks" in done.stderr
+    assert "python sup_training.py --dataset digits --limit 300" in done.stderr
+    assert len(list(study_copy.models.glob("supervised_global_s0.70_*.pt"))) == 2
