@@ -63,6 +63,10 @@ networks() { # networks WORKER PREFIX : all networks of one learner
         run "$worker" "one-shot" "$finetune" --pruning_percentages 0.5,0.9
 }
 
+help() { # with the networks of SupCon that are still missing
+    [ "$(count models/digits 'SupCon_*_head.pt')" -ge 80 ] || networks 1 clr
+}
+
 pies() { # pies WORKER PREFIX
     run "$1" "PIEs of $2" "$2_pie_kmodels_detection.py" --plot_q_score --plot_umap \
         --replicate_index_start 10 && touch "logs/digits/demo_pies_$2.done"
@@ -105,10 +109,10 @@ demo() {
     rm -f logs/digits/demo_*
     before=$(work_done)
     echo "the whole study on digits: 160 networks, then their analyses (logs/digits/demo_*.log)"
-    # The first worker is done earlier, and helps with the networks of SupCon.
-    { networks 1 sup && pies 1 sup && depths 1 sup && networks 1 clr; } &
+    # SupCon takes longer: the first worker helps with it, then each analyses its own networks.
+    { networks 1 sup && help && pies 1 sup && depths 1 sup; } &
     first=$!
-    { networks 2 clr && { depths 3 clr & pies 2 clr && wait $!; }; } &
+    { networks 2 clr && pies 2 clr && depths 2 clr; } &
     second=$!
     while kill -0 $first 2>/dev/null || kill -0 $second 2>/dev/null; do
         sleep 1
