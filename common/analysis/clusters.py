@@ -8,15 +8,21 @@ import torch
 from common.analysis import probes
 
 N_NEIGHBOURS = 10
+# Images that are compared, evenly spaced, where there are more: the work grows with their square.
+SILHOUETTE_OF, NEIGHBOURS_OF = 2_000, 50_000
+
+
+def _evenly_spaced(n_images: int, at_most: int) -> np.ndarray:
+    return np.linspace(0, n_images - 1, min(n_images, at_most)).round().astype(int)
 
 
 def silhouette(embedding: np.ndarray, label: np.ndarray, metric: str = "euclidean") -> float:
     """Mean silhouette of the true classes in an embedding [N,D] (Rousseeuw 1987): 1 for sharp
-    clusters, 0 for classes that merge. Of 2,000 images, evenly spaced, where there are more; NaN
-    where there are too few for it to exist. Distances are `euclidean` or `cosine`."""
+    clusters, 0 for classes that merge. Of SILHOUETTE_OF images where there are more; NaN where
+    there are too few for it to exist. Distances are `euclidean` or `cosine`."""
     from sklearn.metrics import silhouette_score
 
-    sample = np.linspace(0, len(label) - 1, min(len(label), 2000)).round().astype(int)
+    sample = _evenly_spaced(len(label), SILHOUETTE_OF)
     if not 2 <= len(np.unique(label[sample])) < len(sample):
         return float("nan")
     return float(silhouette_score(embedding[sample], label[sample], metric=metric))
@@ -24,8 +30,9 @@ def silhouette(embedding: np.ndarray, label: np.ndarray, metric: str = "euclidea
 
 def knn_accuracy(embedding: np.ndarray, label: np.ndarray, n_classes: int) -> float:
     """Share of the images of an embedding [N,D] whose N_NEIGHBOURS nearest others vote for their
-    class; NaN for fewer images."""
+    class; of NEIGHBOURS_OF images where there are more; NaN for too few."""
     if len(label) <= N_NEIGHBOURS:
         return float("nan")
-    bank = torch.from_numpy(embedding)
+    sample = _evenly_spaced(len(label), NEIGHBOURS_OF)
+    bank, label = torch.from_numpy(embedding[sample]), label[sample]
     return float((probes.knn_predict(bank, label, None, N_NEIGHBOURS, n_classes) == label).mean())

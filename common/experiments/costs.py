@@ -27,7 +27,7 @@ from common.report import pie_rows
 from common.study import Cell
 
 MEASURED = {"cpu": 1e11, "cuda": 1e13}  # FLOPs that are timed at most: a second or two
-COUNTED = 8  # images whose FLOPs are counted
+COUNTED = 32  # images whose FLOPs are counted
 COMPARED = 500  # images on which statistics and probes are timed
 BYTES_OF_A_PROBE = 0.5  # a label, compressed, on digits
 

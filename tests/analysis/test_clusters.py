@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
+from common.analysis import clusters
 from common.analysis.clusters import knn_accuracy, silhouette
 
 
@@ -57,3 +58,14 @@ def test_nearest_neighbours_vote_for_the_class() -> None:
     embedding = (100 * where[:, None] + noise(3, 40, 2)).astype(np.float32)
     assert knn_accuracy(embedding, label, 2) == pytest.approx(37 / 40)
     assert np.isnan(knn_accuracy(embedding[:10], label[:10], 2))
+
+
+def test_neighbours_of_many_images_are_sought_among_evenly_spaced_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    label = np.arange(199) // 2 % 2
+    embedding = (label[:, None] + noise(4, 199, 3)).astype(np.float32)
+    expected = knn_accuracy(embedding[::2], label[::2], 2)
+    assert expected != knn_accuracy(embedding, label, 2)
+    monkeypatch.setattr(clusters, "NEIGHBOURS_OF", 100)
+    assert knn_accuracy(embedding, label, 2) == expected
