@@ -369,10 +369,8 @@ def _count_subsets(
     of_pruned: np.ndarray,
     n_classes: int,
 ) -> np.ndarray:
-    none_of = np.zeros_like
-    first = np.concatenate([of_dense, none_of(of_pruned)], axis=1)
-    second = np.concatenate([none_of(of_dense), of_pruned], axis=1)
-    return _count_many(np.concatenate([dense, pruned]), first, second, n_classes)
+    dense, pruned = _disputed(dense, pruned)
+    return modes_differ(dense, of_dense, pruned, of_pruned, n_classes).sum(axis=1)
 
 
 def _count_many(

@@ -19,6 +19,9 @@ from common.study import Cell
 # Splits behind a corrected count: all 126 at K = 10. 200 random ones leave a standard error of
 # 1 part in 20 of half its interval.
 N_SPLITS = 200
+# Subsets of each population size: a figure's band shows no more of 1,000, and they would take more
+# time than all other statistics of a cell.
+N_BY_SIZE = 200
 # Numbers of each network's embeddings in the stored predictions, and their metrics.
 NUMBERS = {
     "silhouette": "embedding_silhouette",
@@ -112,7 +115,7 @@ def of_count(
         return rows, {}
     sizes = np.unique(np.linspace(2, n_models, 8).round().astype(int))
     by_size = resampling.counts_by_population_size(
-        *labels, paired, sizes.tolist(), n_resamples, rng
+        *labels, paired, sizes.tolist(), min(n_resamples, N_BY_SIZE), rng
     )
     return rows, {"sizes": sizes, "counts": by_size[0], "null": by_size[1]}
 
