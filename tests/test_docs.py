@@ -66,7 +66,8 @@ def parser(script: str) -> argparse.ArgumentParser:
 def known_flags() -> set[str]:
     """Every flag of the scripts, of setup.sh and of the modules that a user may run."""
     of_scripts = {flag for script in SCRIPTS for flag in parser(script)._option_string_actions}
-    others = [ROOT / "setup.sh", ROOT / "tests" / "benchmarks" / "__main__.py"]
+    others = [ROOT / "setup.sh", *(ROOT / "docs" / "slurm").glob("*.sh")]
+    others += [ROOT / "tests" / "benchmarks" / f"{name}.py" for name in ("__main__", "limits")]
     return of_scripts | set(re.findall(r"--[a-z_]+", " ".join(map(Path.read_text, others))))
 
 

@@ -176,3 +176,13 @@ def test_a_demo_that_fails_says_why(tree: Path) -> None:
     assert done.returncode == 7
     assert "no disk" in done.stderr
     assert "index.html" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "script", ["setup.sh", *(f"docs/slurm/{name}.sh" for name in ("array", "ranks", "requeue"))]
+)
+def test_shell_scripts_are_clean(script: str) -> None:
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", ROOT / script], check=True)
+    assert script == "setup.sh" or len((ROOT / script).read_text().splitlines()) <= 15
