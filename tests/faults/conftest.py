@@ -18,7 +18,6 @@ from places import KILLS, Place
 from running import ROOT, Study
 
 NOT_HERE = {
-    "F11, F12": "nothing runs under torchrun: a process trains one network at a time",
     "F19": "only the newest state is kept; where it is damaged, the training begins anew (F13)",
     "F32": "file times say nothing: report/test_page.py",
     "F33, F35": "missing networks, replaced networks: experiments/test_reruns.py",

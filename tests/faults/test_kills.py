@@ -191,13 +191,14 @@ def test_an_analysis_is_killed(copy: Place) -> None:
 
 @fault("F7", "SIGTERM within a step", "saved, exit 143, no step lost")
 @fault("F8", "SIGINT, or SIGTERM again after a signal", "saved, the exit code of the first")
-@fault("F9", "SIGUSR1, as Slurm sends it", "saved, exit 75, continued exactly")
+@fault("F9", "SIGUSR1, SIGUSR2 or SIGHUP", "saved, exit 75, continued exactly")
 @pytest.mark.parametrize(
     ("signals", "code"),
     some_slow(
         [
             *(("SIGTERM", 143), ("SIGUSR1", 75), ("SIGINT", 130)),
             *(("SIGTERM SIGTERM", 143), ("SIGUSR1 SIGTERM", 75), ("SIGINT SIGTERM", 130)),
+            *(("SIGUSR2", 75), ("SIGHUP", 75)),
         ]
     ),
 )
