@@ -36,16 +36,15 @@ def be(names: tuple[str, ...], rank: int, world: int) -> None:
 
 
 def start(
-    place: Place, command: Command, rank: int, names: tuple[str, ...] = TORCHRUN, *faults: Fault
-) -> Child:
-    return Child(place.folder, *command, faults=(partial(be, names, rank, 2), *faults))
+    place: Place, command: Command, rank: int, *faults: Fault,
+    names: tuple[str, ...] = TORCHRUN, world: int = 2,
+) -> Child:  # fmt: skip
+    return Child(place.folder, *command, faults=(partial(be, names, rank, world), *faults))
 
 
-def run_two(
-    place: Place, command: Command, names: tuple[str, ...] = TORCHRUN, faults: Faults = ()
-) -> list[Result]:
+def run_two(place: Place, command: Command, faults: Faults = ()) -> list[Result]:
     """Run two ranks to their ends, with faults in the second one."""
-    children = [start(place, command, 0, names), start(place, command, 1, names, *faults)]
+    children = [start(place, command, 0), start(place, command, 1, *faults)]
     return [child.ended() for child in children]
 
 
@@ -58,18 +57,22 @@ def begun(place: Place, network_id: int) -> int:
     return sum(line.get("continued") is False for line in logged(place, network_id))
 
 
-@fault("F28", "two ranks, three networks", "each trained once, the same bytes")
-@pytest.mark.parametrize("names", some_slow([(TORCHRUN,), (SLURM,)]))
-def test_two_ranks(names: tuple[str, ...], place: Place, whole: Whole) -> None:
-    first, second = run_two(place, MAKE, names)
-    assert (first.code, second.code, first.stderr, second.stderr) == (0, 0, "", "")
+@fault("F28", "ranks of torchrun or Slurm share networks", "each trained once, the same bytes")
+@pytest.mark.parametrize(
+    ("names", "world"), some_slow([(TORCHRUN, 2), (SLURM, 2), (TORCHRUN, 4), (SLURM, 4)])
+)
+def test_ranks(names: tuple[str, ...], world: int, place: Place, whole: Whole) -> None:
+    children = [start(place, MAKE, rank, names=names, world=world) for rank in range(world)]
+    first, *others = [child.ended() for child in children]
+    assert {(done.code, done.stderr) for done in (first, *others)} == {(0, "")}
     assert place.networks() == whole(*MAKE)
     assert [begun(place, i) for i in range(3)] == [1, 1, 1]
     assert "pruned top-1 %" in first.stdout
-    assert second.stdout == ""
-    said = paths.rank_log(place.logs, 1).read_text()
-    assert "3 to make" in said
-    assert "pruned top-1 %" not in said
+    for rank, other in enumerate(others, start=1):
+        assert other.stdout == ""
+        said = paths.rank_log(place.logs, rank).read_text()
+        assert "networks finished" in said
+        assert "pruned top-1 %" not in said
 
 
 @fault("F11", "one of two ranks is killed", "the other makes its network too, the same bytes")
