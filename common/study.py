@@ -121,15 +121,6 @@ class Cell(NamedTuple):
         """The population that this one is compared with."""
         return dense_cell(self.learner)
 
-    def with_schedule(self, schedule: str) -> Cell:
-        """The cell that differs in nothing but when it was pruned."""
-        pruning = PRUNINGS[self.pruning_method]
-        return self._replace(pruning_method=pruning._replace(schedule=schedule).name)
-
-    @property
-    def is_later(self) -> bool:
-        return not self.is_dense and PRUNINGS[self.pruning_method].schedule == LATER
-
 
 def dense_cell(learner: str) -> Cell:
     """The dense population of a learner."""

@@ -48,48 +48,35 @@ def test_prunings_are_all_schedules_by_all_criteria() -> None:
     }
 
 
-# learner, pruning, sparsity; its text; who makes it; the same cell pruned early; gradual, later
+# learner, pruning, sparsity; its text; who makes it; gradual
 CELLS = [
-    (("supervised", "dense", 0.0), "supervised dense 0.00", "sup_training.py", None, None, False),
-    (("SupCon", "dense", 0.0), "SupCon dense 0.00", "clr_training.py", None, None, False),
-    (("SupCon", "GMP", 0.3), "SupCon GMP 0.30", "clr_training.py", "GMP", True, False),
-    (
-        ("supervised", "later_GMP", 0.975),
-        *("supervised later_GMP 0.975", "sup_training.py", "GMP", True, True),
-    ),
+    (("supervised", "dense", 0.0), "supervised dense 0.00", "sup_training.py", None),
+    (("SupCon", "dense", 0.0), "SupCon dense 0.00", "clr_training.py", None),
+    (("SupCon", "GMP", 0.3), "SupCon GMP 0.30", "clr_training.py", True),
+    (("supervised", "later_GMP", 0.975), "supervised later_GMP 0.975", "sup_training.py", True),
     (
         ("supervised", "random_later_GMP", 0.5),
-        *("supervised random_later_GMP 0.50", "sup_training.py", "random_GMP", True, True),
+        *("supervised random_later_GMP 0.50", "sup_training.py", True),
     ),
-    (
-        ("supervised", "global", 0.9),
-        *("supervised global 0.90", "sup_pruning_finetune.py", "GMP", False, False),
-    ),
+    (("supervised", "global", 0.9), "supervised global 0.90", "sup_pruning_finetune.py", False),
     (
         ("SupCon", "random_global", 0.9),
-        *("SupCon random_global 0.90", "clr_pruning_finetune.py", "random_GMP", False, False),
+        *("SupCon random_global 0.90", "clr_pruning_finetune.py", False),
     ),
 ]
 
 
-@pytest.mark.parametrize(("words", "text", "script", "early", "is_gradual", "is_later"), CELLS)
+@pytest.mark.parametrize(("words", "text", "script", "is_gradual"), CELLS)
 def test_a_cell_tells_its_text_script_and_schedule(
-    words: tuple[str, str, float],
-    text: str,
-    script: str,
-    early: str | None,
-    is_gradual: bool | None,
-    is_later: bool,
+    words: tuple[str, str, float], text: str, script: str, is_gradual: bool | None
 ) -> None:
     cell = Cell(*words)
     assert str(cell) == text
     assert study.script(cell) == script
-    assert cell.is_later == is_later
     assert cell.dense == study.dense_cell(words[0]) == Cell(words[0], "dense", 0.0)
     assert cell.is_dense == (cell == cell.dense) == (cell.schedule is None)
     if cell.schedule is not None:
         assert cell.schedule.is_gradual == cell.schedule.is_paired_by_seed == is_gradual
-        assert cell.with_schedule("GMP") == Cell(words[0], early, words[2])
 
 
 def test_any_word_but_a_data_sets_is_a_folder() -> None:

@@ -68,13 +68,3 @@ def ratio(a: ArrayLike, b: ArrayLike) -> Estimate | None:
         return None
     half = max(0.0, ab**2 - aa * bb) ** 0.5 / bb
     return Estimate(float(a.mean() / b.mean()), float(ab / bb - half), float(ab / bb + half))
-
-
-def proportion(successes: int, n: int) -> Estimate:
-    """successes / n with Wilson's score interval. Raises ValueError for n = 0."""
-    if n == 0:
-        raise ValueError("a proportion of nothing")
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.stats import binomtest
 
 from common.analysis import statistics
 from common.analysis.shares import share_interval
@@ -25,8 +26,9 @@ def test_like_the_plain_mean_far_from_the_ends() -> None:
 
 
 def test_all_or_nothing_is_wilsons() -> None:
-    assert share_interval(np.ones(10)) == pytest.approx(statistics.proportion(10, 10))
-    assert share_interval(np.zeros(4)) == pytest.approx(statistics.proportion(0, 4))
+    for share, k in ((1, 10), (0, 4)):
+        low, high = binomtest(share * k, k).proportion_ci(method="wilson")
+        assert share_interval(np.full(k, share)) == pytest.approx((share, low, high), abs=1e-12)
 
 
 def test_one_network_has_no_interval() -> None:

@@ -78,11 +78,20 @@ def test_difference_covers_at_its_nominal_rate() -> None:
     assert 0.93 <= np.mean(covered) <= 0.98
 
 
-def test_proportion_is_wilsons() -> None:
-    found = analysis.proportion(7, 50)
-    z = scipy.stats.norm.ppf(0.975)
-    centre = (7 + z**2 / 2) / (50 + z**2)
-    half = z / (50 + z**2) * (7 * 43 / 50 + z**2 / 4) ** 0.5
-    assert found == pytest.approx(Estimate(0.14, centre - half, centre + half))
-    with pytest.raises(ValueError, match="nothing"):
-        analysis.proportion(0, 0)
+def test_a_ratio_has_fiellers_interval() -> None:
+    """R is in it if a - R b could have mean 0, by Student's test."""
+    rng = np.random.default_rng(0)
+    b = rng.normal(0.5, 0.1, 8)
+    a = 0.3 * b + rng.normal(0, 0.02, 8)
+    value, low, high = analysis.ratio(a, b)
+    assert value == a.mean() / b.mean()
+    for end in (low, high):
+        assert scipy.stats.ttest_1samp(a - end * b, 0).pvalue == pytest.approx(0.05)
+    assert low < value < high
+
+
+def test_a_ratio_to_what_may_be_0_has_no_interval() -> None:
+    a = np.array([0.3, 0.2, 0.4])
+    for b in ([0.1, -0.1, 0.05], [np.nan, 1, 1]):
+        assert analysis.ratio(a, b) is None
+    assert analysis.ratio(a[:1], a[:1]) is None
