@@ -1,6 +1,6 @@
 """What the statistics of PIE detection and of the claims cost at the size of the paper's study.
 
-python -m tests.benchmarks.claims                      (one core: about a minute)
+python -m tests.benchmarks.claims                      (one core: 2 minutes)
 
 Six cells of simulated networks (tests/analysis/pie_worlds.py): seconds of one core of each part,
 all cells together, and the peak of memory.
