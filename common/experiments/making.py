@@ -43,7 +43,7 @@ Configs = dict[Cell, dict[NetworkFiles, Config]]
 # A network that fails in one of these ways says nothing about the others. A full disk would hit
 # them too, and a bug has a traceback.
 OF_ONE_NETWORK = (EXIT_CHECKPOINT, EXIT_NON_FINITE, EXIT_MEMORY)
-SECONDS_BETWEEN_LOOKS = 1.0  # at the locks of networks that other ranks are making
+SECONDS_BETWEEN_LOOKS = 0.5  # at the locks of networks that other ranks are making
 
 
 class Missing(NamedTuple):
@@ -155,8 +155,8 @@ def make(args: argparse.Namespace, data: Dataset, configs: Configs, learn: Learn
     for cell, of_cell in configs.items():
         to_make = unfinished(of_cell, args.overwrite)
         print(f"{cell}: {len(of_cell) - len(to_make)} networks finished, {len(to_make)} to make")
-        cluttered = [where for where in of_cell if where not in to_make and where.leftovers]
-        order = args.ranks.order([*to_make, *cluttered])
+        order = [where for where in args.ranks.order([*of_cell])
+                 if where in to_make or where.leftovers]  # fmt: skip
         for where in tqdm(order, desc=str(cell), unit="network", disable=None):
             code = attempt(where)
             if code is not None:
@@ -212,16 +212,17 @@ def _attempt(
 ) -> int | None:
     """Make a network if it is missing: 0, or the code of its failure; None if another process holds
     its lock. Lines of its log after the first `n_logged` tell of processes beside this one: what
-    they made is not made again, and what failed there would fail here."""
+    failed there would fail here, and with --overwrite what they made is not made again."""
     log = _log(args, where)
     with locks.held(where.state, wait=False) as is_mine:
         if not is_mine:
             return None
-        ended = [line for line in files.read_log(log)[n_logged:] if "exit_code" in line]
-        if ended:
-            if ended[-1]["exit_code"] and args.ranks.rank == 0:
-                print(runtime.one_line(f"{where}: {ended[-1]['failed']}"), file=sys.stderr)
-            return ended[-1]["exit_code"]
+        for line in files.read_log(log)[n_logged:]:
+            is_end = "exit_code" in line and line["models"] == str(where.models)
+            if is_end and line["exit_code"] and args.ranks.rank == 0:
+                print(runtime.one_line(f"{where}: {line['failed']}"), file=sys.stderr)
+            if is_end and (line["exit_code"] or args.overwrite):
+                return line["exit_code"]
         try:
             if unfinished({where: config}, args.overwrite):
                 network = _begin(args, data, where, config)
@@ -231,7 +232,8 @@ def _attempt(
         except Failure as failure:
             if failure.code not in OF_ONE_NETWORK:
                 raise
-            files.append_log(log, {"failed": str(failure), "exit_code": failure.code})
+            end = {"models": str(where.models), "exit_code": failure.code, "failed": str(failure)}
+            files.append_log(log, end)
             return runtime.report(failure.code, f"{where}: {failure}")
     return 0
 
@@ -288,7 +290,8 @@ def _store(args: argparse.Namespace, data: Dataset, network: Missing, learned: L
     images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
     checkpoints.save(network.files, modules, masks, network.config, results, images)
     seconds = round(time.monotonic() - network.since, 1)
-    network.run.log({"exit_code": 0, "finished_after_seconds": seconds})
+    end = {"models": str(network.files.models), "exit_code": 0, "finished_after_seconds": seconds}
+    network.run.log(end)
     curves = paths.curves(args.pies, network.files.cell, network.files.id)
     _draw_curves(curves, history, len(data.train))
 

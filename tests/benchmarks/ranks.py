@@ -4,8 +4,8 @@ python -m tests.benchmarks.ranks                      (digits, 4 networks, 2 ran
 python -m tests.benchmarks.ranks --ranks 8 --networks 16 --cuda_device 0
 
 In every round each side makes all networks anew, in processes that have imported all. Prints, as
-JSON, the ratio of networks per second (median of the rounds, extremes), whether both sides made
-the same bytes, and how busy the machine was.
+JSON, the ratio of networks per second (median of the rounds, and all), by the clock and in CPU time
+of the busiest rank, whether both sides made the same bytes, and how busy the machine was.
 """
 
 from __future__ import annotations
@@ -50,14 +50,24 @@ def making(
     return work
 
 
-def seconds(sides: list[Side]) -> float:
-    """Until all ranks, at work at once, have made all networks."""
-    started = time.perf_counter()
+def seconds(sides: list[Side]) -> tuple[float, float]:
+    """Until all ranks, at work at once, have made all networks: by the clock, and the CPU time of
+    the busiest rank, which is what it would be if every rank had a core of its own."""
+    started, used = time.perf_counter(), [cpu_seconds(side) for side in sides]
     for side in sides:
         side.start()
     for side in sides:
         side.finish()
-    return time.perf_counter() - started
+    busiest = max(cpu_seconds(side) - before for side, before in zip(sides, used, strict=True))
+    return time.perf_counter() - started, busiest
+
+
+def cpu_seconds(side: Side) -> float:
+    """What the process of a side has used so far (Linux)."""
+    user, system = (
+        Path(f"/proc/{side.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    )
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def digest(folder: Path) -> str:
@@ -85,13 +95,15 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     load, rounds = os.getloadavg()[0], []
     for _ in range(args.rounds):
         rounds.append([seconds(ways[world]) for world in (1, args.ranks)])
-    ratios = [alone / together for alone, together in rounds]
+    ratios, of_cpu = ([one[i] / all_[i] for one, all_ in rounds] for i in (0, 1))
     return {
         "ranks": args.ranks,
         "networks": args.networks,
-        "seconds_of_one_rank": median(alone for alone, _ in rounds),
+        "seconds_of_one_rank": median(one[0] for one, _ in rounds),
         "ratio": median(ratios),
         "ratios": sorted(ratios),
+        "ratio_of_cpu_time": median(of_cpu),
+        "ratios_of_cpu_time": sorted(of_cpu),
         "same_bytes": digest(folder / "1") == digest(folder / str(args.ranks)),
         "others_at_work_before": load,
         "hardware": measuring.hardware(settings.device),
@@ -105,7 +117,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--networks", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=5)
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(parser.parse_args(), Path(folder)), indent=1))

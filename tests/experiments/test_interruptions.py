@@ -11,6 +11,8 @@ import pytest
 from running import files, refused, succeed, train
 
 from common import locks, paths
+from common.experiments import making
+from common.files import append_log
 from common.learning import loop
 from common.paths import NetworkFiles
 from common.study import Cell
@@ -97,6 +99,23 @@ def test_a_network_does_not_depend_on_who_trains_it_or_beside_whom(
     succeed(alone, (*SHORT, "--index_start", "1"))
     succeed(together, (*SHORT, "--models_number", "2"))
     assert files(alone / "models").items() < files(together / "models").items()
+
+
+def test_the_same_network_of_another_folder_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders beside each other share logs: one network is made or fails there meanwhile."""
+    attempt = making._attempt
+
+    def attempt_after_others(args: Any, data: Any, where: NetworkFiles, *rest: Any) -> int | None:
+        for code in (0, 5):
+            end = {"models": "elsewhere", "exit_code": code, "failed": "elsewhere"}
+            append_log(paths.log(args.logs, where.cell, where.id), end)
+        return attempt(args, data, where, *rest)
+
+    monkeypatch.setattr(making, "_attempt", attempt_after_others)
+    succeed(tmp_path, (*SHORT, "--overwrite"))
+    assert paths.networks_present(tmp_path / "models" / "digits") == {SUPERVISED: {0}}
 
 
 def test_a_network_that_another_process_works_on_is_left_to_it(tmp_path: Path) -> None:

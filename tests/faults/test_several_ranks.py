@@ -123,25 +123,32 @@ def test_a_rank_that_waits_is_asked_to_end(signum: signal.Signals, place: Place)
     assert (done.stderr.count("\n"), place.networks()) == (1, {})
 
 
-@fault("F36", "an analysis by two ranks", "the same numbers, each file of a network made once")
-@pytest.mark.parametrize(
-    "command", some_slow([(DETECT,), ((*DETECT, "--plot_umap", "--knn", "5", "--overwrite"),),
-                          (depth("supervised", *DETECT[-4:]),)])
-)  # fmt: skip
-def test_an_analysis_by_two_ranks(command: Command, copy: Place) -> None:
-    if "--overwrite" not in command:
-        shutil.rmtree(copy.pies)
+@fault("F36", "an analysis by two ranks", "the same numbers, tables and page")
+@pytest.mark.parametrize("command", some_slow([(DETECT,), (depth("supervised", *DETECT[-4:]),)]))
+def test_an_analysis(command: Command, copy: Place) -> None:
+    shutil.rmtree(copy.pies)
     alone = Place(Path(shutil.copytree(copy.folder, copy.folder.with_name("alone"))))
     assert alone.run(*command).code == 0
     first, second = run_two(copy, command)
     assert (first.code, second.code, first.stderr, second.stderr) == (0, 0, "", "")
     for pattern in ("**/*.npz", "**/*.csv", "index.html"):
-        for path in alone.pies.glob(pattern):
-            assert (copy.pies / path.relative_to(alone.pies)).read_bytes() == path.read_bytes(), (
-                path
-            )
+        assert made(copy.pies, pattern) == made(alone.pies, pattern) != {}
     assert "dense top-1" in first.stdout
     assert second.stdout == ""
+
+
+def made(folder: Path, pattern: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern)}
+
+
+@slow
+@fault("F36", "predictions and maps made anew by two ranks", "the same bytes")
+def test_an_analysis_overwrites(copy: Place) -> None:
+    before = {name: made(copy.pies, f"supervised/{name}/*.npz") for name in ("predictions", "umap")}
+    first, second = run_two(copy, (*DETECT, "--plot_umap", "--overwrite"))
+    assert (first.code, second.code, first.stderr, second.stderr) == (0, 0, "", "")
+    for name, arrays in before.items():
+        assert made(copy.pies, f"supervised/{name}/*.npz") == arrays != {}
 
 
 # Under torchrun itself
