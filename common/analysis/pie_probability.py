@@ -65,10 +65,10 @@ def pie_probability(
     Votes are multinomial given p_D and p_P. The weights of the prior's components are fitted by EM
     to votes of dense and pruned networks from disjoint halves of the ids (pairs err together, which
     looks as if pruning did nothing), then tilted to the corrected count.
-    Calibration (tests/benchmarks/calibration.py, 2 or 3 worlds each of 2,000 images): the sum
+    Calibration (`python -m tests.benchmarks.calibration`, 4 worlds each of 2,000 images): the sum
     against the images that populations of 300 lose, where few are lost, many, and where only the
-    noise rises: 10 of 11, 136 of 129, 44 of 11 at K = 5; 9.5 of 10, 115 of 132, 17 of 10 at K = 10
-    (PIEs: 61, 251, 98); 6 of 9, 87 of 124, 5 of 9 at K = 30.
+    noise rises: 10 of 12, 141 of 132, 43 of 12 at K = 5; 8 of 11, 115 of 133, 22 of 11 at K = 10
+    (PIEs: 59, 253, 95); 6 of 10, 94 of 132, 2.5 of 9.5 at K = 30.
     Raises ValueError unless both are [K,N].
     """
     if dense.shape != pruned.shape:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ from common.runtime import (
 from common.study import Cell
 
 Configs = dict[Cell, dict[NetworkFiles, Config]]
-
+Ends = dict[NetworkFiles, int]  # exit codes of the networks that are done with, 0 for those made
 
 # A network that fails in one of these ways says nothing about the others. A full disk would hit
 # them too, and a bug has a traceback.
@@ -47,24 +48,14 @@ SECONDS_BETWEEN_LOOKS = 0.5  # at the locks of networks that other ranks are mak
 
 
 class Missing(NamedTuple):
-    """A network to make, whose lock this process holds."""
+    """A network to make, whose lock this process holds until the next one is asked for."""
 
     files: NetworkFiles
     config: Config
     run: loop.Run
     environment: dict[str, str]
     since: float  # monotonic seconds
-
-
-class Learned(NamedTuple):
-    """What learning made: modules, the masks of what was pruned, a record for each epoch."""
-
-    modules: dict[str, nn.Module]
-    masks: pruning.Masks
-    history: list[Record]
-
-
-Learn = Callable[[argparse.Namespace, Dataset, Missing], Learned]
+    ends: Ends
 
 
 def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
@@ -132,25 +123,26 @@ def _none_if_damaged(
         return None
 
 
-def make(args: argparse.Namespace, data: Dataset, configs: Configs, learn: Learn) -> int:
-    """Make the networks that are missing, cell by cell, each under its lock; the exit code.
+def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterator[Missing]:
+    """The networks to make, cell by cell, each under its lock. The caller makes each in `attempt`.
 
-    A network that fails is named, and the others are made. One that another process is working on
-    is left to it and ends in EXIT_LOCKED; several ranks wait for each other's. The first rank puts
-    the accuracy of each cell into the summary, prints the table, and returns the code of the first
-    network that failed in any rank; the others return 0, since torchrun stops all when one fails.
+    One that another process is working on is left to it; several ranks wait for each other's. After
+    all networks of a cell the first rank puts their accuracy into the summary, and at the end it
+    prints the table. Raises SystemExit in the first rank, with the code of the first network that
+    failed in any rank; the others go on, since torchrun stops all when one fails. Raises
+    Failure(EXIT_LOCKED) if networks were left to processes that are no ranks of this command.
     """
+    ends: Ends = {}
     logged = {
         where: len(files.read_log(_log(args, where)))
         for of_cell in configs.values()
         for where in of_cell
     }
 
-    def attempt(where: NetworkFiles) -> int | None:
-        return _attempt(args, data, where, configs[where.cell][where], learn, logged[where])
+    def take(where: NetworkFiles) -> Iterator[Missing]:
+        return _take(args, data, where, configs[where.cell][where], logged[where], ends)
 
     is_first = args.ranks.rank == 0
-    codes: list[int] = []
     busy: list[NetworkFiles] = []
     for cell, of_cell in configs.items():
         to_make = unfinished(of_cell, args.overwrite)
@@ -158,91 +150,113 @@ def make(args: argparse.Namespace, data: Dataset, configs: Configs, learn: Learn
         order = [where for where in args.ranks.order([*of_cell])
                  if where in to_make or where.leftovers]  # fmt: skip
         for where in tqdm(order, desc=str(cell), unit="network", disable=None):
-            code = attempt(where)
-            if code is not None:
-                codes.append(code)
-            elif where in to_make:
-                busy.append(where)
+            yield from take(where)
+        busy += [where for where in order if where in to_make and where not in ends]
         if is_first:
             _record(args, data, cell)
     if args.ranks.world > 1:
-        codes += _wait(busy, attempt)
+        for where in _wait(busy, ends):
+            yield from take(where)
         for cell in {where.cell for where in busy} if is_first else ():
             _record(args, data, cell)
         busy = []
     if is_first:
         print(summary.format_table(args.pies, args.learner))
-    failed = [code for code in codes if code] if is_first else []
-    if busy and not failed:
+        if failed := [code for code in ends.values() if code]:
+            raise SystemExit(failed[0])
+    if busy:
         raise Failure(
             EXIT_LOCKED,
             f"another process is working on {_named(busy)}; everything else is done: run "
             "again when it has ended",
         )
-    return failed[0] if failed else 0
 
 
-def _wait(busy: list[NetworkFiles], attempt: Callable[[NetworkFiles], int | None]) -> Iterator[int]:
-    """The codes of networks that other processes are working on: once they have ended; or where
-    they were killed, once this process has made them."""
+def _wait(busy: list[NetworkFiles], ends: Ends) -> Iterator[NetworkFiles]:
+    """The networks that other processes are working on, again and again until each is done with:
+    it has ended there; or, where its process was killed, here."""
     if busy:
         print(f"waiting for {_named(busy)}")
-    left = list(busy)
-    while left:
-        for where in list(left):
+    while left := [where for where in busy if where not in ends]:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        for where in left:
             if signum := runtime.stop_requested():
                 raise Interrupted(signum)
-            if (code := attempt(where)) is not None:
-                left.remove(where)
-                yield code
-        time.sleep(SECONDS_BETWEEN_LOOKS if left else 0)
+            yield where
 
 
 def _named(busy: list[NetworkFiles]) -> str:
     return ", ".join(f"{where}{locks.holder(where.state)}" for where in busy)
 
 
-def _attempt(
+def _take(
     args: argparse.Namespace,
     data: Dataset,
     where: NetworkFiles,
     config: Config,
-    learn: Learn,
     n_logged: int,
-) -> int | None:
-    """Make a network if it is missing: 0, or the code of its failure; None if another process holds
-    its lock. Lines of its log after the first `n_logged` tell of processes beside this one: what
-    failed there would fail here, and with --overwrite what they made is not made again."""
-    log = _log(args, where)
+    ends: Ends,
+) -> Iterator[Missing]:
+    """The network, if it is missing and no other process holds its lock. How it ends is noted,
+    unless another process holds the lock."""
     with locks.held(where.state, wait=False) as is_mine:
         if not is_mine:
-            return None
-        for line in files.read_log(log)[n_logged:]:
-            is_end = "exit_code" in line and line["models"] == str(where.models)
-            if is_end and line["exit_code"] and args.ranks.rank == 0:
-                print(runtime.one_line(f"{where}: {line['failed']}"), file=sys.stderr)
-            if is_end and (line["exit_code"] or args.overwrite):
-                return line["exit_code"]
-        try:
+            return
+        ended = _end_elsewhere(args, where, n_logged)
+        ends[where] = ended or 0
+        if ended is not None:
+            return
+        network = None
+        with _noting(where, partial(files.append_log, _log(args, where)), ends):
             if unfinished({where: config}, args.overwrite):
-                network = _begin(args, data, where, config)
-                _store(args, data, network, learn(args, data, network))
-            for leftover in where.leftovers:
-                leftover.unlink(missing_ok=True)
-        except Failure as failure:
-            if failure.code not in OF_ONE_NETWORK:
-                raise
-            end = {"models": str(where.models), "exit_code": failure.code, "failed": str(failure)}
-            files.append_log(log, end)
-            return runtime.report(failure.code, f"{where}: {failure}")
-    return 0
+                network = _begin(args, data, where, config, ends)
+        if network:
+            yield network
+        for leftover in () if ends[where] else where.leftovers:
+            leftover.unlink(missing_ok=True)
+
+
+def _end_elsewhere(args: argparse.Namespace, where: NetworkFiles, n_logged: int) -> int | None:
+    """The exit code of a network that another process is done with. Lines of its log after the
+    first `n_logged` tell of processes beside this one: what failed there would fail here, and with
+    --overwrite what they made is not made again."""
+    for line in files.read_log(_log(args, where))[n_logged:]:
+        if "exit_code" not in line or line["models"] != str(where.models):
+            continue
+        if line["exit_code"] and args.ranks.rank == 0:
+            print(runtime.one_line(f"{where}: {line['failed']}"), file=sys.stderr)
+        if line["exit_code"] or args.overwrite:
+            return line["exit_code"]
+    return None
+
+
+def attempt(network: Missing) -> AbstractContextManager[None]:
+    """The making of a network. If it fails, it is named and its end noted, and the caller goes on
+    to the next one; what would hit others too is raised."""
+    return _noting(network.files, network.run.log, network.ends)
+
+
+@contextmanager
+def _noting(
+    where: NetworkFiles, log: Callable[[dict[str, Any]], None], ends: Ends
+) -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        if failure.code not in OF_ONE_NETWORK:
+            raise
+        ends[where] = failure.code
+        log({"models": str(where.models), "exit_code": failure.code, "failed": str(failure)})
+        runtime.report(failure.code, f"{where}: {failure}")
 
 
 def _log(args: argparse.Namespace, where: NetworkFiles) -> Path:
     return paths.log(args.logs, where.cell, where.id)
 
 
-def _begin(args: argparse.Namespace, data: Dataset, where: NetworkFiles, config: Config) -> Missing:
+def _begin(
+    args: argparse.Namespace, data: Dataset, where: NetworkFiles, config: Config, ends: Ends
+) -> Missing:
     """Set damaged files aside, take up an interrupted training of this recipe, open the log."""
     _set_damaged_aside(where)
     state = resumable.read_or_set_aside(where)
@@ -262,7 +276,7 @@ def _begin(args: argparse.Namespace, data: Dataset, where: NetworkFiles, config:
         save=partial(resumable.write, where, config, environment),
         log=partial(files.append_log, log),
     )
-    return Missing(where, config, run, environment, time.monotonic())
+    return Missing(where, config, run, environment, time.monotonic(), ends)
 
 
 def _set_damaged_aside(where: NetworkFiles) -> None:
@@ -276,9 +290,15 @@ def _set_damaged_aside(where: NetworkFiles) -> None:
         pass  # whole, but another network than its name says: the user gave --overwrite
 
 
-def _store(args: argparse.Namespace, data: Dataset, network: Missing, learned: Learned) -> None:
+def store(
+    args: argparse.Namespace,
+    data: Dataset,
+    network: Missing,
+    modules: dict[str, nn.Module],
+    masks: pruning.Masks,
+    history: list[Record],
+) -> None:
     """Write a network that has learned, then draw its curves."""
-    modules, masks, history = learned
     results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,

@@ -7,7 +7,6 @@ import argparse
 from torch import nn
 
 from common import paths, recipes, study
-from common.data.datasets import Dataset
 from common.experiments import making, plan, population
 from common.learning import loop, methods, pruning
 from common.model import checkpoints, wide_resnet
@@ -38,25 +37,22 @@ def run(args: argparse.Namespace) -> int:
         for cell, recipe in asked.items()
     }
     making.check(args, data, configs)
-    code = making.make(args, data, configs, learn)
-    if code == 0 and args.ranks.rank == 0 and len(parents) < len(args.ids):
+    for network in making.missing(args, data, configs):
+        with making.attempt(network):
+            dense_files = network.files._replace(cell=dense)
+            parent = checkpoints.load(dense_files, data.train.images.device)
+            modules, masks = prune(parent, network.config, network.files.id)
+            stages = methods.stages(modules, network.config)
+            history = loop.train(stages, modules, masks, data, network.run)
+            making.store(args, data, network, modules, masks, history)
+    if args.ranks.rank == 0 and len(parents) < len(args.ids):
         raise Failure(
             EXIT_CHECKPOINT,
             f"{dense}: only {len(parents)} of the {len(args.ids)} networks asked for were there to "
             f"prune; make the others with: {population.making_command(args, dense, args.ids)}; "
             "then run this again",
         )
-    return code
-
-
-def learn(args: argparse.Namespace, data: Dataset, network: making.Missing) -> making.Learned:
-    """Prune the dense network of this id, and fine-tune what is left."""
-    dense = network.files._replace(cell=network.files.cell.dense)
-    parent = checkpoints.load(dense, data.train.images.device)
-    modules, masks = prune(parent, network.config, network.files.id)
-    stages = methods.stages(modules, network.config)
-    history = loop.train(stages, modules, masks, data, network.run)
-    return making.Learned(modules, masks, history)
+    return 0
 
 
 def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:

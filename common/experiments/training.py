@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from common import recipes, study
-from common.data.datasets import Dataset
 from common.experiments import making, plan, population
 from common.learning import loop, methods
 from common.learning.pruning import Masks
@@ -26,16 +25,14 @@ def run(args: argparse.Namespace) -> int:
         for cell, recipe in asked.items()
     }
     making.check(args, data, configs)
-    return making.make(args, data, configs, learn)
-
-
-def learn(args: argparse.Namespace, data: Dataset, network: making.Missing) -> making.Learned:
-    """Train a network from first weights of its own."""
-    modules = methods.new_modules(network.config, data.n_classes, network.files.id)
-    stages = methods.stages(modules, network.config)
-    masks: Masks = {}
-    history = loop.train(stages, modules, masks, data, network.run)
-    return making.Learned(modules, masks, history)
+    for network in making.missing(args, data, configs):
+        with making.attempt(network):
+            modules = methods.new_modules(network.config, data.n_classes, network.files.id)
+            stages = methods.stages(modules, network.config)
+            masks: Masks = {}
+            history = loop.train(stages, modules, masks, data, network.run)
+            making.store(args, data, network, modules, masks, history)
+    return 0
 
 
 def asked_cells(args: argparse.Namespace) -> list[Cell]:

@@ -105,15 +105,15 @@ def test_the_same_network_of_another_folder_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folders beside each other share logs: one network is made or fails there meanwhile."""
-    attempt = making._attempt
+    take = making._take
 
-    def attempt_after_others(args: Any, data: Any, where: NetworkFiles, *rest: Any) -> int | None:
+    def take_after_others(args: Any, data: Any, where: NetworkFiles, *rest: Any) -> Any:
         for code in (0, 5):
             end = {"models": "elsewhere", "exit_code": code, "failed": "elsewhere"}
             append_log(paths.log(args.logs, where.cell, where.id), end)
-        return attempt(args, data, where, *rest)
+        return take(args, data, where, *rest)
 
-    monkeypatch.setattr(making, "_attempt", attempt_after_others)
+    monkeypatch.setattr(making, "_take", take_after_others)
     succeed(tmp_path, (*SHORT, "--overwrite"))
     assert paths.networks_present(tmp_path / "models" / "digits") == {SUPERVISED: {0}}
 
