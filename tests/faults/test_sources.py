@@ -11,8 +11,12 @@ from running import ROOT
 
 SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("common/**/*.py")])
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
-# To notice that a file has changed, not for order.
-ALLOWED = {"checkpoints.py": ["asks for st_mtime_ns"]}
+# To notice that a file has changed, and to say how old a lock is; never for order.
+ALLOWED = {
+    "model/checkpoints.py": ["asks for st_mtime_ns"],
+    "experiments/predictions.py": ["asks for st_mtime_ns"],
+    "locks.py": ["calls time.time", "asks for st_mtime"],
+}
 CLOCKS = {"st_mtime", "st_mtime_ns", "st_ctime", "getmtime", "utime", "utcnow", "now"}
 
 
@@ -38,7 +42,8 @@ def offences(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_unpickled_or_run(path: Path) -> None:
-    assert list(offences(ast.parse(path.read_text()))) == ALLOWED.get(path.name, [])
+    allowed = ALLOWED.get(str(path.relative_to(ROOT)).removeprefix("common/"), [])
+    assert sorted(offences(ast.parse(path.read_text()))) == sorted(allowed)
 
 
 @pytest.mark.parametrize(
