@@ -46,9 +46,13 @@ def append_log(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log, less those that a kill cut off; none if there is no log."""
+    """The records of a log, less those that a kill cut off; none where it cannot be read."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else ()
+    except OSError:
+        return []
+    for line in lines:
         try:
             records.append(json.loads(line))
         except ValueError:

@@ -7,8 +7,10 @@ import re
 import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from itertools import product
 from pathlib import Path
 
@@ -186,3 +188,27 @@ def test_shell_scripts_are_clean(script: str) -> None:
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", ROOT / script], check=True)
     assert script == "setup.sh" or len((ROOT / script).read_text().splitlines()) <= 15
+
+
+@pytest.mark.parametrize("n_signals", [1, 2])
+def test_a_job_is_queued_again_after_signals_in_a_row(tmp_path: Path, n_signals: int) -> None:
+    """The script saves for a second after the first signal; Slurm may send a second meanwhile."""
+    stand_ins = {
+        "python": "trap 'sleep 1; exit 75' USR1\nfor i in {1..300}; do sleep 0.1; done",
+        "scontrol": 'echo "$@"',
+    }
+    for name, text in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    job = subprocess.Popen(
+        ["bash", ROOT / "docs/slurm/requeue.sh", "sup_training.py"],
+        env={"PATH": path, "SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_ID": "7"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(n_signals):
+        time.sleep(0.5)
+        job.send_signal(signal.SIGUSR1)
+    assert job.communicate(timeout=30)[0] == "requeue 7\n"
+    assert job.returncode == 75

@@ -35,7 +35,7 @@ DRAWS = 400  # of each component: 80,000 in all, the same for every image. With 
 N_SPLITS, N_FITTED = 8, 20_000  # images of a split: N_FITTED / K, since votes then differ more
 N_CORRECTED = 126  # splits behind a corrected count: all there are at K = 10
 MOST = 50  # networks behind a corrected count: halves of 25 can vote in 3,276 ways
-NEGLIGIBLE = 0.002  # some 30 components have more, and together all but 1 % of the weight
+NEGLIGIBLE = 0.1  # images: a component that explains fewer of all N is left out
 N_NAMED = 3  # classes told apart; the others of an image are one
 AT_ONCE = 8  # 8 patterns x 80,000 draws x 6 orders x 4 bytes = 15 MB
 
@@ -67,8 +67,8 @@ def pie_probability(
     looks as if pruning did nothing), then tilted to the corrected count.
     Calibration (`python -m tests.benchmarks.calibration`, 4 worlds each of 2,000 images): the sum
     against the images that populations of 300 lose, where few are lost, many, and where only the
-    noise rises: 10 of 12, 141 of 132, 43 of 12 at K = 5; 8 of 11, 115 of 133, 22 of 11 at K = 10
-    (PIEs: 59, 253, 95); 6 of 10, 94 of 132, 2.5 of 9.5 at K = 30.
+    noise rises: 11 of 12, 141 of 132, 43 of 12 at K = 5; 8 of 11, 116 of 133, 22 of 11 at K = 10
+    (PIEs: 59, 253, 95); 6 of 10, 95 of 132, 6 of 9.5 at K = 30.
     Raises ValueError unless both are [K,N].
     """
     if dense.shape != pruned.shape:
@@ -77,7 +77,7 @@ def pie_probability(
         return None
     draws = _draw(n_classes, rng)
     weights = fit_prior(dense, pruned, n_classes, draws, rng)
-    used = weights > NEGLIGIBLE
+    used = weights > NEGLIGIBLE / dense.shape[1]
     kept, weights = used.repeat(DRAWS), weights[used]
     draws = Draws(draws.log_p[:, kept], draws.differ[kept])
     found = vote_patterns(count_votes(dense, n_classes), count_votes(pruned, n_classes))
@@ -119,7 +119,7 @@ def fit_prior(
     first = (dense[:MOST], pruned[:MOST])
     corrected = resampling.corrected_pies(*first, n_classes, N_CORRECTED, rng)
     target = max(corrected.value, 0.5) / dense.shape[1]
-    used = np.flatnonzero(weights > NEGLIGIBLE)
+    used = np.flatnonzero(weights > NEGLIGIBLE / dense.shape[1])
     value = corrected_by_component(draws.log_p.reshape(8, -1, DRAWS)[:, used], corrected.half)
     tilted = np.zeros_like(weights)
     tilted[used] = tilt(weights[used], value, target)

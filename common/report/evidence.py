@@ -1,8 +1,9 @@
 """The numbers behind each claim of arXiv 2207.00200: those that decide, and those beside them.
 
 A number that decides is above 0 if its claim is true. What is compared is fixed beforehand: two
-cells, pruned by magnitude, at the highest sparsity that both have. So no number depends on which
-other cells lie in the folder, or on which cells a run of a script looked at.
+cells, pruned by magnitude, at the highest sparsity that both have; K1 compares all sparsities of
+two prunings. So no number depends on cells of other prunings, or on which cells a run of a script
+looked at.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ def _special(stored: Stored) -> Iterator[Evidence]:
             ("prediction_depth", f"prediction depth{f', at most {layers}' if layers else ''}"),
         ):
             for name, others, decides in (
-                ("pies_minus_flips", "images that flip without pruning", True),
+                ("pies_minus_flips", "images that flip between two populations of one kind", True),
                 ("pies", "other images", False),
                 ("pies_within_bins", "other images of equal dense score", False),
             ):

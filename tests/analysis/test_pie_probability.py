@@ -112,3 +112,20 @@ def test_images_lost_by_chance_are_mostly_told() -> None:
     dense, pruned, chance = chances("noisy", 30, 2000)
     assert chance.sum() < 0.6 * pie.find_pies(dense, pruned, C).sum()
     assert not expected_pies(chance).certain.any()
+
+
+@pytest.mark.parametrize(("k", "n_split"), [(10, 0), (10, 30), (30, 20)])
+def test_unanimous_flips_are_certain_however_many_images_agree(k: int, n_split: int) -> None:
+    """15 of 10,000 images change from all votes for one class to all for another; some others are
+    split before and after."""
+    rng = np.random.default_rng(k)
+    dense = np.repeat(rng.integers(0, 10, 10_000)[None], k, axis=0)
+    pruned = dense.copy()
+    pruned[:, :15] = (dense[:, :15] + 1) % 10
+    for labels in (dense, pruned):
+        split = labels[:, 15 : 15 + n_split]
+        split[rng.random(split.shape) < 0.2] = 0
+    for seed in (1, 2):
+        found = pie_probability.pie_probability(dense, pruned, 10, np.random.default_rng(seed))
+        assert found[:15].min() > 0.99
+        assert found.sum() < 15 + n_split / 5
