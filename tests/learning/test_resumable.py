@@ -85,7 +85,7 @@ class Lab(NamedTuple):
             pruning.apply_masks(masks, weights)
         args = SimpleNamespace(models=self.models, logs=self.folder / "logs", compile=False)
         where = NetworkFiles(self.models, cell_of(config), network_id)
-        begun = making._begin(args, self.data, where, config)
+        begun = making._begin(args, self.data, where, config, {})
         stages = methods.stages(modules, config)
         history = loop.train(stages, modules, masks, self.data, begun.run)
         return Learned(modules, masks, history)
