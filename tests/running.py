@@ -82,7 +82,7 @@ def chain(learner: str) -> list[Command]:
 
 def run_chain(folder: Path, learner: str) -> dict[Command, Result]:
     """Run these commands in order, in one process."""
-    return {command: succeed(folder, command) for command in chain(learner)}
+    return {command: assert_succeeds(folder, command) for command in chain(learner)}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Study:
 
     def run(self, command: Command) -> Result:
         """Run a script to its good end, in this process."""
-        return succeed(self.folder, command)
+        return assert_succeeds(self.folder, command)
 
 
 def cells(learner: str) -> list[Cell]:
@@ -156,14 +156,14 @@ def run(cwd: Path, *command: str) -> Result:
     raise AssertionError(f"{script} ended without an exit code")
 
 
-def succeed(cwd: Path, command: Command, runner: Callable[..., Result] = run) -> Result:
+def assert_succeeds(cwd: Path, command: Command, runner: Callable[..., Result] = run) -> Result:
     """Run a script that must end well, and in silence on stderr."""
     done = runner(cwd, *command)
     assert (done.code, done.stderr) == (0, ""), f"{command}: {done.stderr}"
     return done
 
 
-def refused(
+def assert_refused(
     cwd: Path,
     command: Command,
     code: int,

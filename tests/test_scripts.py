@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from running import KINDS, PREFIXES, ROOT, SCRIPTS, contents, succeed
+from running import KINDS, PREFIXES, ROOT, SCRIPTS, assert_succeeds, contents
 
 
 def test_there_are_eight_scripts() -> None:
@@ -33,7 +33,7 @@ def test_a_script_is_a_door(script: str, tmp_path: Path) -> None:
     (example,) = re.findall(r"^  python (\S+\.py.*)$", text, re.MULTILINE)
     named, *flags = shlex.split(example)
     assert named == script
-    said = succeed(tmp_path, (script, *flags, "--help")).stdout
+    said = assert_succeeds(tmp_path, (script, *flags, "--help")).stdout
     assert text.splitlines()[0] in said
     assert [flag for flag in flags if flag.startswith("--") and flag not in said] == []
     assert contents(tmp_path) == set()

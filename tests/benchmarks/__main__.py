@@ -7,11 +7,11 @@ python -m tests.benchmarks --dataset PATH      (over an hour; a folder of images
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 from common import files, runtime
+from tests import benchmarks
 from tests.benchmarks import accuracy, analysis, measuring, scaling, study, together, training
 from tests.benchmarks.measuring import Settings
 
@@ -26,11 +26,7 @@ SLOW = ("together", "accuracy")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = benchmarks.parser("", __doc__)
     parser.add_argument("--cuda_device", type=int, default=0, help="-1: CPU (default: 0)")
     parser.add_argument(
         "--quick",

@@ -8,7 +8,6 @@ all cells together, and the peak of memory.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import tempfile
 import time
@@ -23,6 +22,7 @@ from common.analysis import pie_probability
 from common.report import claims, pie_rows
 from common.report.rows import Row
 from common.study import LEARNERS, Cell
+from tests import benchmarks
 from tests.analysis import pie_worlds
 from tests.report import made_up
 
@@ -64,11 +64,7 @@ def measure(k: int, n: int, folder: Path) -> Counter[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.claims",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = benchmarks.parser(".claims", __doc__)
     parser.add_argument("--networks", type=int, default=30, metavar="K")
     parser.add_argument("--images", type=int, default=10_000, metavar="N")
     args = parser.parse_args()

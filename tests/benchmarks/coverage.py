@@ -9,7 +9,6 @@ fresh studies of the same K.
 
 from __future__ import annotations
 
-import argparse
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.random import Generator
 
 from common.analysis import resampling
 from common.analysis.pie import find_pies
+from tests import benchmarks
 from tests.analysis import worlds
 from tests.analysis.worlds import N_CLASSES
 
@@ -79,11 +79,7 @@ def intervals(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.coverage",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = benchmarks.parser(".coverage", __doc__)
     parser.add_argument("--studies", type=int, default=400, help="for each row (default: 400)")
     parser.add_argument("--truth", type=int, default=1000, help="fresh studies (default: 1000)")
     parser.add_argument("--seed", type=int, default=0)

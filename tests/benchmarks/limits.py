@@ -31,6 +31,7 @@ from common.model import checkpoints, wide_resnet
 from common.paths import NetworkFiles
 from common.report import by_image, pie_rows, publish, style
 from common.study import Cell, dense_cell
+from tests import benchmarks
 
 LEARNER = "supervised"
 CELLS = {dense_cell(LEARNER): 0.02, Cell(LEARNER, "GMP", 0.9): 0.06}  # by how often they err
@@ -123,7 +124,7 @@ def megabytes(folder: Path, pattern: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmarks.parser(".limits", __doc__)
     parser.add_argument("--models", default="30", metavar="K")
     parser.add_argument("--images", type=int, default=10_000, metavar="N")
     parser.add_argument("--resamples", default="1000")

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from tests import benchmarks
 from tests.benchmarks import measuring
 from tests.benchmarks.measuring import Settings, Side
 
@@ -111,8 +112,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ranks", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = benchmarks.parser(".ranks", __doc__)
     parser.add_argument("--cuda_device", type=int, default=-1, help="0: the GPUs (default: CPU)")
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--ranks", type=int, default=2)

@@ -12,12 +12,12 @@ from running import (
     IDS,
     PREFIXES,
     Study,
+    assert_refused,
+    assert_succeeds,
     contents,
     detect,
     finetune,
-    refused,
     run,
-    succeed,
     train,
 )
 
@@ -114,7 +114,7 @@ def test_supcon_networks_can_be_fine_tuned_contrastively(study_copy: Study) -> N
     zeros, total = n_zeros(wide_resnet.prunable(made.network))
     assert abs(zeros - 0.7 * total) <= 1
     # Beside the networks of the study, fine-tuned with cross-entropy, it is refused …
-    refused(study_copy.folder, detect("SupCon"), 4, "finetune_loss")
+    assert_refused(study_copy.folder, detect("SupCon"), 4, "finetune_loss")
     # … unless asked for.
     done = run(study_copy.folder, *detect("SupCon", "--allow_mixed"))
     assert done.code == 0
@@ -141,7 +141,7 @@ def test_every_flag_of_the_recipe_changes_the_network(
 ) -> None:
     command = train("SupCon", "--models_number", "1", *flags)
     name = flags[0].removeprefix("--").removeprefix("no-")
-    refused(study_copy.folder, command, 4, name, "--overwrite")
+    assert_refused(study_copy.folder, command, 4, name, "--overwrite")
     study_copy.run((*command, "--models_dir", "m", "--pies_dir", "p"))
     others = study_copy.folder / "m" / "digits"
     ours, other = (
@@ -154,7 +154,7 @@ def test_every_flag_of_the_recipe_changes_the_network(
 @pytest.mark.slow
 def test_the_digits_preset_learns_digits(tmp_path: Path) -> None:
     flags = ("--cuda_device", "-1", "--dataset", "digits", "--models_number", "1")
-    succeed(tmp_path, ("sup_training.py", *flags))
+    assert_succeeds(tmp_path, ("sup_training.py", *flags))
     models = tmp_path / "models" / "digits"
     network = checkpoints.load(NetworkFiles(models, dense_cell("supervised"), 0), CPU)
     assert network.results["n_test"] == 500

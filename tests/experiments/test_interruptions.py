@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import files, refused, succeed, train
+from running import assert_refused, assert_succeeds, files, train
 
 from common import locks, paths
 from common.experiments import making
@@ -81,12 +81,12 @@ def test_an_interrupted_training_equals_an_uninterrupted_one_bit_for_bit(
     for stage, signum, code in stops:
         with pytest.MonkeyPatch.context() as patch:
             stop_at_first(stage, signum, patch)
-            done = refused(stopped, TRAIN[learner], code, signum.name, may_change="*")
+            done = assert_refused(stopped, TRAIN[learner], code, signum.name, may_change="*")
         assert "run the same command again" in done.stderr
         assert state.exists()
         assert paths.networks_present(state.parent) == {}  # nobody takes a state for a network
     for folder in folders:
-        succeed(folder, TRAIN[learner])
+        assert_succeeds(folder, TRAIN[learner])
     assert files(stopped / "models") == files(whole / "models")  # and the state is gone
     # It continued, rather than starting again: no epoch was run twice.
     assert epochs_logged(stopped, GMP[learner]) == epochs_logged(whole, GMP[learner])
@@ -96,8 +96,8 @@ def test_a_network_does_not_depend_on_who_trains_it_or_beside_whom(
     folders: tuple[Path, Path],
 ) -> None:
     alone, together = folders
-    succeed(alone, (*SHORT, "--index_start", "1"))
-    succeed(together, (*SHORT, "--models_number", "2"))
+    assert_succeeds(alone, (*SHORT, "--index_start", "1"))
+    assert_succeeds(together, (*SHORT, "--models_number", "2"))
     assert files(alone / "models").items() < files(together / "models").items()
 
 
@@ -114,7 +114,7 @@ def test_the_same_network_of_another_folder_says_nothing(
         return take(args, data, where, *rest)
 
     monkeypatch.setattr(making, "_take", take_after_others)
-    succeed(tmp_path, (*SHORT, "--overwrite"))
+    assert_succeeds(tmp_path, (*SHORT, "--overwrite"))
     assert paths.networks_present(tmp_path / "models" / "digits") == {SUPERVISED: {0}}
 
 
@@ -129,9 +129,9 @@ def test_a_network_that_another_process_works_on_is_left_to_it(tmp_path: Path) -
                 for i in range(3)]  # fmt: skip
 
     with locks.held(NetworkFiles(models, SUPERVISED, 1).state):
-        refused(tmp_path, command, 8, "id 1;", may_change="*")
+        assert_refused(tmp_path, command, 8, "id 1;", may_change="*")
     assert trainings() == [1, 0, 1]
     assert paths.networks_present(models) == {SUPERVISED: {0, 2}}
-    succeed(tmp_path, command)
+    assert_succeeds(tmp_path, command)
     assert trainings() == [1, 1, 1]
     assert paths.networks_present(models) == {SUPERVISED: {0, 1, 2}}

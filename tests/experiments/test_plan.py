@@ -12,11 +12,11 @@ from running import (
     N_TRAIN,
     PREFIXES,
     Study,
+    assert_succeeds,
     contents,
     depth,
     detect,
     finetune,
-    succeed,
     train,
 )
 
@@ -40,7 +40,7 @@ def measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
 def dry_run(cwd: Path, script: str, *flags: str) -> str:
     """What it says, however it is wrapped."""
     before = contents(cwd)
-    done = succeed(cwd, (script, "--cuda_device", "-1", *flags, "--dry_run"))
+    done = assert_succeeds(cwd, (script, "--cuda_device", "-1", *flags, "--dry_run"))
     assert contents(cwd) == before
     return " ".join(done.stdout.split())
 

@@ -18,14 +18,14 @@ from running import (
     SCRIPTS,
     Command,
     Study,
+    assert_refused,
+    assert_succeeds,
     command,
     depth,
     detect,
     finetune,
-    refused,
     run,
     run_process,
-    succeed,
     train,
 )
 
@@ -55,12 +55,12 @@ NEW = ("--pruning_percentages", "0.8")  # a cell that is not in the study
 def test_a_value_too_large_for_the_data(
     tried: Command, words: tuple[str, ...], study: Study
 ) -> None:
-    refused(study.folder, tried, 2, *words)
+    assert_refused(study.folder, tried, 2, *words)
 
 
 def test_the_largest_batch_is_all_of_the_data(tmp_path: Path) -> None:
     flags = ("--models_number", "1", "--epochs", "1", "--batch_size", "300")
-    succeed(tmp_path, train("supervised", *flags))
+    assert_succeeds(tmp_path, train("supervised", *flags))
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_steps_are_compiled_only_where_there_is_a_compiler(
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    refused(
+    assert_refused(
         tmp_path, train("supervised", "--compile"), 2, "--compile", "no-such-compiler",
         "leave it out", runner=run_process, may_change="cache/*",
     )  # fmt: skip
@@ -83,8 +83,8 @@ def test_the_script_that_makes_missing_networks_is_named(
     script: str, study: Study, tmp_path: Path
 ) -> None:
     maker = f"{script[:3]}_training.py"
-    refused(tmp_path, command(script), 4, maker, "--dataset digits")
-    refused(study.folder, command(script, "--index_start", "5"), 4, maker, "5 to 6")
+    assert_refused(tmp_path, command(script), 4, maker, "--dataset digits")
+    assert_refused(study.folder, command(script, "--index_start", "5"), 4, maker, "5 to 6")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,9 @@ def test_the_script_that_makes_missing_networks_is_named(
 def test_the_command_that_makes_them_has_the_flags_that_matter(
     flags: Command, hint: str, study: Study
 ) -> None:
-    told = refused(study.folder, detect("supervised", *flags), 4, "python sup_training.py ", hint)
+    told = assert_refused(
+        study.folder, detect("supervised", *flags), 4, "python sup_training.py ", hint
+    )
     script, *given = shlex.split(told.stderr.partition("python ")[2].partition(";")[0])
     args = options.training("", "supervised").parse_args(given)
     assert (script, args.dataset, args.limit) == ("sup_training.py", "digits", 300)
@@ -137,14 +139,14 @@ def test_the_command_that_makes_them_has_the_flags_that_matter(
 def test_networks_of_another_recipe_are_kept_and_the_difference_is_named(
     tried: Command, difference: str, study: Study
 ) -> None:
-    refused(study.folder, tried, 4, difference, "--overwrite", ".pt")
+    assert_refused(study.folder, tried, 4, difference, "--overwrite", ".pt")
 
 
 def test_a_schedule_is_part_of_the_recipe_of_pruned_networks_only(study_copy: Study) -> None:
     steps = train("supervised", "--begin_step", "1", "--end_step", "9")
     study_copy.run(steps)
     pruned = (*steps, "--pruning_percentages", "0.9")
-    refused(study_copy.folder, pruned, 4, "begin_step None (not 1)", "end_step None (not 9)")
+    assert_refused(study_copy.folder, pruned, 4, "begin_step None (not 1)", "end_step None (not 9)")
 
 
 @pytest.mark.parametrize("analyse", [detect("supervised"), depth("SupCon")], ids=lambda c: c[0])
@@ -160,7 +162,7 @@ def test_a_schedule_is_part_of_the_recipe_of_pruned_networks_only(study_copy: St
 def test_an_analysis_refuses_networks_that_do_not_fit_its_flags(
     analyse: Command, flags: tuple[str, ...], words: str, study: Study
 ) -> None:
-    refused(study.folder, (*analyse, *flags), 4, words, ".pt")
+    assert_refused(study.folder, (*analyse, *flags), 4, words, ".pt")
 
 
 @pytest.mark.usefixtures("numbers_only")
@@ -171,7 +173,7 @@ def test_a_population_of_two_recipes_is_refused_unless_it_is_wanted(study_copy: 
     three = ("--models_number", "3", "--pruning_methods", "global")
     for analyse in (depth, detect):
         tried = analyse("supervised", *three)
-        refused(study_copy.folder, tried, 4, "epochs 1 (not 2)", "_id02.pt", "--allow_mixed")
+        assert_refused(study_copy.folder, tried, 4, "epochs 1 (not 2)", "_id02.pt", "--allow_mixed")
     allowed = run(study_copy.folder, *tried, "--allow_mixed")
     assert allowed.code == 0
     assert "epochs 1 (not 2)" in allowed.stderr
@@ -183,7 +185,7 @@ def test_pruned_networks_of_another_recipe_than_the_dense_ones_are_refused(
     """Else a difference of recipes would be taken for an effect of pruning."""
     other = ("--epochs", "3", "--pruning_percentages", "0.9", "--overwrite")
     study_copy.run(train("supervised", *other))
-    refused(study_copy.folder, detect("supervised"), 4, "epochs 3 (not 2)", "GMP_s0.90")
+    assert_refused(study_copy.folder, detect("supervised"), 4, "epochs 3 (not 2)", "GMP_s0.90")
 
 
 # Files that are damaged, or are not what their names say
@@ -200,8 +202,8 @@ def test_a_damaged_table_is_made_again_from_its_rows_and_damaged_rows_are_named(
     assert summary.read_bytes() == whole
     rows = study_copy.pies / "rows" / "prediction_depth.SupCon_dense_s0.00.csv"
     rows.write_bytes(rows.read_bytes()[:-20])
-    refused(study_copy.folder, train("supervised"), 7, rows.name)
-    refused(study_copy.folder, detect("supervised"), 7, rows.name)
+    assert_refused(study_copy.folder, train("supervised"), 7, rows.name)
+    assert_refused(study_copy.folder, detect("supervised"), 7, rows.name)
 
 
 # Data
@@ -232,10 +234,10 @@ def test_a_folder_of_images_is_a_data_set_of_any_size(tmp_path: Path) -> None:
     """From training to PIEs; class names may hold what a table could stumble over."""
     classes = ["Vögel", "cat", 'dog, "big"']
     pictures(tmp_path / "My pets", tuple(classes))
-    succeed(tmp_path, of_pictures("sup_training.py", *SMALL))
+    assert_succeeds(tmp_path, of_pictures("sup_training.py", *SMALL))
     pruned = ("--pruning_percentages", "0.9")
-    succeed(tmp_path, of_pictures("sup_pruning_finetune.py", *SMALL, *pruned))
-    succeed(tmp_path, of_pictures("sup_pie_kmodels_detection.py"))
+    assert_succeeds(tmp_path, of_pictures("sup_pruning_finetune.py", *SMALL, *pruned))
+    assert_succeeds(tmp_path, of_pictures("sup_pie_kmodels_detection.py"))
     models, pies = (tmp_path / kind / "My pets" for kind in ("models", "pies"))
     for path in models.glob("*.pt"):
         assert torch.load(path, weights_only=True)["config"]["image_size"] == 16
@@ -248,15 +250,15 @@ def test_a_folder_of_images_is_a_data_set_of_any_size(tmp_path: Path) -> None:
     other = ("--image_size", "24")
     for script in ("sup_pie_kmodels_detection.py", "sup_prediction_depth.py"):
         tried = of_pictures(script, "--knn", "5", *other)
-        refused(tmp_path, tried, 4, "image_size is 16, not 24", "--image_size")
+        assert_refused(tmp_path, tried, 4, "image_size is 16, not 24", "--image_size")
     tried = of_pictures("sup_training.py", *SMALL, *other)
-    refused(tmp_path, tried, 4, "image_size 16 (not 24)")
+    assert_refused(tmp_path, tried, 4, "image_size 16 (not 24)")
 
 
 @pytest.mark.parametrize("flags", [(), ("--dry_run",)])
 def test_a_folder_that_is_no_data_set(flags: tuple[str, ...], tmp_path: Path) -> None:
     shutil.rmtree(pictures(tmp_path / "My pets") / "train")
-    refused(tmp_path, of_pictures("sup_training.py", *SMALL, *flags), 3, "My pets/train")
+    assert_refused(tmp_path, of_pictures("sup_training.py", *SMALL, *flags), 3, "My pets/train")
 
 
 # What stops while it works, or could not keep its results
@@ -267,4 +269,4 @@ def test_results_cannot_be_written_below_a_file(script: str, study_copy: Study) 
     """Known before any work is done, even if all of it is to be done again."""
     (study_copy.folder / "file").write_text("mine")
     tried = command(script, "--overwrite", "--pies_dir", "file/below")
-    refused(study_copy.folder, tried, 7, "file/below")
+    assert_refused(study_copy.folder, tried, 7, "file/below")

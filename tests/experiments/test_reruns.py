@@ -12,6 +12,8 @@ from naive import Naive, Table
 from running import (
     N_TEST,
     Study,
+    assert_refused,
+    assert_succeeds,
     cells,
     chain,
     contents,
@@ -19,9 +21,7 @@ from running import (
     detect,
     files,
     finetune,
-    refused,
     run,
-    succeed,
     train,
 )
 
@@ -80,7 +80,7 @@ def test_a_population_is_its_ids_not_its_positions(study_copy: Study, naive: Nai
 def test_one_network_is_enough(tmp_path: Path) -> None:
     """--models_number 1 from the first script to the last."""
     for script in (train, finetune, detect, depth):
-        succeed(tmp_path, script("supervised", "--models_number", "1"))
+        assert_succeeds(tmp_path, script("supervised", "--models_number", "1"))
     lines = Table(tmp_path / "pies" / "digits").lines
     assert {line["n_models"] for line in lines.values()} == {"1"}
     assert not any(name[3].endswith("_sd") for name in lines)
@@ -97,7 +97,7 @@ def test_one_network_is_enough(tmp_path: Path) -> None:
 @numbers_only
 def test_a_missing_cell_is_named_and_left_out(study_copy: Study) -> None:
     command = detect("supervised", "--pruning_percentages", "0.5,0.77")
-    refused(study_copy.folder, command, 4, "0 of the 2")
+    assert_refused(study_copy.folder, command, 4, "0 of the 2")
     done = study_copy.run((*command, "--allow_missing"))
     for missing in ("GMP 0.50", "later_GMP 0.50", "GMP 0.77", "later_GMP 0.77", "global 0.77"):
         assert f"supervised {missing}: 0 of the 2 networks" in done.stdout
@@ -150,7 +150,7 @@ def test_overwriting_makes_the_networks_again_and_forgets_what_they_said(
     assert table.cells("SupCon") == {"dense", "GMP", "later_GMP", "global"}
     table.assert_mean(DENSE, "top1", fresh.accuracies(DENSE))
     # Networks that were fine-tuned from the former dense ones are refused, naming the reason.
-    refused(study_copy.folder, finetune("supervised"), 4, "parent")
+    assert_refused(study_copy.folder, finetune("supervised"), 4, "parent")
 
 
 # Caches

@@ -107,13 +107,15 @@ class Place:
     def run(self, *command: str, faults: Faults = ()) -> Result:
         return faulty.run(self.folder, *command, faults=faults)
 
-    def refused(
+    def assert_refused(
         self, command: Command, code: int, *words: str, faults: Faults = (),
         may_change: str = "",
     ) -> None:  # fmt: skip
         """Run a command that must end with this code and one line that holds these words."""
         runner = partial(faulty.run, faults=faults)
-        running.refused(self.folder, command, code, *words, runner=runner, may_change=may_change)
+        running.assert_refused(
+            self.folder, command, code, *words, runner=runner, may_change=may_change
+        )
 
     def finish(self, *command: str) -> Result:
         """Run a command to its good end; nothing temporary may stay."""

@@ -85,7 +85,7 @@ def test_a_damaged_batch(place: Place, tmp_path: Path) -> None:
     gone, served = (
         partial(serve, path, md5s, tmp_path / "log") for path in (tmp_path / "gone", archive)
     )
-    place.refused(TRAIN, 3, "cifar-10-batches-py/data_batch_3", faults=(gone,))
+    place.assert_refused(TRAIN, 3, "cifar-10-batches-py/data_batch_3", faults=(gone,))
     assert place.run(*TRAIN, faults=(served,)).code == 0
 
 
@@ -115,7 +115,7 @@ def test_a_hostile_archive(place: Place, tmp_path: Path) -> None:
     shutil.copy(archive, tmp_path / "evil.tar.gz")
     for url in ("gone", "evil.tar.gz"):
         offered = partial(serve, tmp_path / url, md5s, tmp_path / "extractions")
-        place.refused(TRAIN, 3, archive.name, faults=(offered,), may_change="data/*.tar.gz")
+        place.assert_refused(TRAIN, 3, archive.name, faults=(offered,), may_change="data/*.tar.gz")
         assert not (tmp_path / "outside").exists()
         assert not (tmp_path / "extractions").exists()
         assert {path.name for path in archive.parent.iterdir()} <= {archive.name, ".cifar10.lock"}

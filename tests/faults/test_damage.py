@@ -70,7 +70,7 @@ def test_a_network_is_damaged(how: str, copy: Place) -> None:
     path.unlink()
     path.mkdir() if damaged is None else path.write_bytes(damaged)
     copy.watch()
-    copy.refused(DETECT, 4, path.name, "damaged", "sup_pruning_finetune.py")
+    copy.assert_refused(DETECT, 4, path.name, "damaged", "sup_pruning_finetune.py")
     done = copy.finish(*FINETUNE)
     aside = path.with_name(f"{path.name}.corrupt")
     assert done.stderr.count("\n") == done.stderr.count(aside.name) == 1
@@ -155,7 +155,7 @@ def test_a_hostile_pickle(where: str, copy: Place) -> None:
         path, command = (copy.state_path, TRAIN) if where == "state" else (path, command)
         torch.save({"model": canary}, path)
     if command == SUP:
-        copy.refused(DETECT, 4, path.name)
+        copy.assert_refused(DETECT, 4, path.name)
     assert copy.run(*command).code == 0
     assert path.with_name(f"{path.name}.corrupt").exists()
     assert not Path(canary.path).exists()
@@ -190,9 +190,9 @@ def test_a_network_of_another_kind(what: str, copy: Place) -> None:
     path = file_of(copy.models, DENSE, 1)
     rewrite(path, change)
     gradual = detect("supervised", "--pruning_methods", "GMP")  # not made from this network
-    copy.refused(gradual, 4, path.name, *named)
+    copy.assert_refused(gradual, 4, path.name, *named)
     if is_refused_by_training:
-        copy.refused(SUP, 4, path.name, *named)
+        copy.assert_refused(SUP, 4, path.name, *named)
 
 
 @slow
@@ -200,7 +200,7 @@ def test_a_network_of_another_kind(what: str, copy: Place) -> None:
 def test_other_ids(copy: Place) -> None:
     file_of(copy.models, ONE_SHOT, 0).unlink()
     file_of(copy.models, DENSE, 1).unlink()
-    copy.refused(DETECT, 4, "supervised dense 0.00", "id 1")
+    copy.assert_refused(DETECT, 4, "supervised dense 0.00", "id 1")
     done = copy.run(*DETECT, "--allow_missing")
     assert done.code == 0
     assert "supervised global 0.90: 0 of the 1 networks asked for" in done.stdout

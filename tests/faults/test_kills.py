@@ -164,7 +164,9 @@ def test_killed_within_a_pair(copy: Place) -> None:
     command = (*CLR, *ONE, "--overwrite", "--seed", "1")
     assert copy.run(*command, faults=(RENAME(2, "SIGKILL"),)).code == KILLED
     assert checkpoints.read_parts(NetworkFiles(copy.models, dense_cell("SupCon"), 0)) is None
-    copy.refused(detect("SupCon"), 4, "SupCon_dense_s0.00_id00_head.pt: missing or incomplete")
+    copy.assert_refused(
+        detect("SupCon"), 4, "SupCon_dense_s0.00_id00_head.pt: missing or incomplete"
+    )
     copy.finish(*CLR)
     assert copy.networks() == before
 
@@ -204,7 +206,7 @@ def test_an_analysis_is_killed(copy: Place) -> None:
 )
 def test_asked_to_end(signals: str, code: int, place: Place, whole: Whole) -> None:
     words = (signals.split()[0], "run the same command again")
-    place.refused(TRAIN, code, *words, faults=(STEP(7, signals),), may_change="*")
+    place.assert_refused(TRAIN, code, *words, faults=(STEP(7, signals),), may_change="*")
     assert place.step() == 7
     place.finish(*TRAIN)
     assert place.networks() == whole(*TRAIN)
@@ -267,6 +269,6 @@ OTHERS = {
 def test_continued_with_other_flags(place: Place, whole: Whole) -> None:
     path = stopped(place)
     for flags, named in OTHERS.items():
-        place.refused((*TRAIN, *flags), 4, named, path.name, "--overwrite")
+        place.assert_refused((*TRAIN, *flags), 4, named, path.name, "--overwrite")
     place.finish(*TRAIN, *flags, "--overwrite")
     assert place.networks() == whole(*TRAIN, *flags)

@@ -40,7 +40,7 @@ def test_disk_full(command: Command, n: int, step: int, copy: Place) -> None:
     before = copy.networks()
     copy.watch()
     faults = (SAVE_OFTEN, WRITE(n, "full disk"))
-    copy.refused(command, 7, "No space left on device", faults=faults, may_change="*")
+    copy.assert_refused(command, 7, "No space left on device", faults=faults, may_change="*")
     assert copy.networks() == before
     assert not list(copy.models.glob(".*.tmp.pt"))
     assert copy.step() == step
@@ -70,9 +70,9 @@ def test_disk_full_for_the_rest(what: str, place: Place, whole: Whole) -> None:
 def test_target_not_writable(place: Place) -> None:
     (place.folder / "file").write_text("mine")
     for flag in ("--models_dir", "--pies_dir"):
-        place.refused((*TRAIN, flag, "file/below"), 7, "file/below")
+        place.assert_refused((*TRAIN, flag, "file/below"), 7, "file/below")
     faults = (Fault("pathlib:Path.write_bytes", 1, "EROFS"),)
-    place.refused(TRAIN, 7, "Read-only file system", faults=faults)
+    place.assert_refused(TRAIN, 7, "Read-only file system", faults=faults)
 
 
 @fault("F22", "a network or array that cannot be read now", "exit 7 or 6; nothing is set aside")
@@ -82,7 +82,7 @@ def test_what_cannot_be_read_now(error: str, copy: Place) -> None:
     copy.watch()
     code = 6 if error == "CPU" else 7
     for command, read in ((SUP, "torch:load"), (DETECT, "numpy:load")):
-        copy.refused(command, code, faults=(Fault(read, 0, error),))
+        copy.assert_refused(command, code, faults=(Fault(read, 0, error),))
 
 
 # Numbers and memory
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_now(error: str, copy: Place) -> None:
 def test_a_loss_that_is_not_finite(place: Place, whole: Whole) -> None:
     faults = (SAVE_OFTEN, Fault("torch.nn.functional:cross_entropy", 13, "NaN"))
     words = ("epoch 2, step 12", "learning rate", "after a loss of", "--learning_rate")
-    place.refused(TRAIN, 5, *words, faults=faults, may_change="*")
+    place.assert_refused(TRAIN, 5, *words, faults=faults, may_change="*")
     assert place.step() == 10
     assert place.networks() == {}
     place.finish(*TRAIN)
@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite(place: Place, whole: Whole) -> None:
 def test_a_gradient_that_is_not_finite(place: Place) -> None:
     """In the very last step, after which there is no loss any more."""
     faults = (Fault("torch.optim:SGD.step", 20, "inf gradient"),)
-    place.refused(TRAIN, 5, "not finite", faults=faults, may_change="*")
+    place.assert_refused(TRAIN, 5, "not finite", faults=faults, may_change="*")
     assert place.networks() == {}
 
 
@@ -120,7 +120,7 @@ def test_out_of_memory(error: str, copy: Place) -> None:
          "common.model.evaluation:classify"),
     ):  # fmt: skip
         words = (f"{flag} {size}", f"try {flag} {size // 2}")
-        copy.refused(command, 6, *words, faults=(Fault(where, 1, error),), may_change="*")
+        copy.assert_refused(command, 6, *words, faults=(Fault(where, 1, error),), may_change="*")
     assert copy.networks() == before
 
 
@@ -131,7 +131,7 @@ def test_out_of_memory(error: str, copy: Place) -> None:
 def test_a_network_that_another_process_makes(place: Place) -> None:
     place.models.mkdir(parents=True)
     with locks.held(place.state_path):
-        place.refused(TRAIN, 8, "another process", "id 0", may_change="*")
+        place.assert_refused(TRAIN, 8, "another process", "id 0", may_change="*")
     assert place.trainings() == 0
     place.finish(*TRAIN)
 

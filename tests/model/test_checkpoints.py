@@ -87,7 +87,7 @@ def some_images() -> Tensor:
 
 
 @contextlib.contextmanager
-def refused(*named: object) -> Iterator[None]:
+def assert_refused(*named: object) -> Iterator[None]:
     """The block ends as Failure with the exit code of checkpoints, in one line with these words."""
     with pytest.raises(Failure) as failure:
         yield
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_whole_network_is_refused_and_named(
         path = files(tmp_path, cell, 4)[0]
     else:
         path = path.rename(path.with_name("network.pt"))
-    with refused(path):
+    with assert_refused(path):
         checkpoints.from_path(path)
 
 
@@ -291,7 +291,7 @@ def test_describe_tells_what_load_tells_and_reads_an_unchanged_file_once(
         assert described["digest"] == found.digest
         assert_equal((described["config"], described["results"]), (found.config, found.results))
     files(tmp_path, cell)[-1].write_bytes(b"torn")
-    with refused(files(tmp_path, cell)[-1]):
+    with assert_refused(files(tmp_path, cell)[-1]):
         describe()
     files(tmp_path, cell)[0].unlink()
     assert describe() is None
@@ -312,7 +312,7 @@ def test_half_a_network_is_refused_and_does_not_count_as_finished(
         other.replace(NetworkFiles(tmp_path, SUPCON, 3).parts[part])
     else:
         NetworkFiles(tmp_path, SUPCON, 3).parts[part].unlink()
-    with refused(files(tmp_path, SUPCON)[0 if wrong == "no encoder" else 1]):
+    with assert_refused(files(tmp_path, SUPCON)[0 if wrong == "no encoder" else 1]):
         load(tmp_path, SUPCON)
     assert checkpoints.describe(NetworkFiles(tmp_path, SUPCON, 3)) is None
 
@@ -337,7 +337,7 @@ def test_files_named_otherwise_than_their_contents_are_refused(
     for old, new in list(pairs)[:n_renamed]:
         old.replace(new)
     for look in (load, lambda *of: checkpoints.describe(NetworkFiles(*of))):
-        with refused(key):
+        with assert_refused(key):
             look(tmp_path, renamed, other_id)
 
 
@@ -363,7 +363,7 @@ def test_other_files_of_torch_are_refused(tmp_path: Path, stored: Any) -> None:
         checkpoints.write(path, {"config": {}, "modules": {"network": {}}, "masks": {}})
     else:
         torch.save(stored, path)
-    with refused(path):
+    with assert_refused(path):
         load(tmp_path, SUPERVISED)
 
 
@@ -423,7 +423,7 @@ def test_a_changed_value_is_refused(tmp_path: Path, change: Callable[[Any], obje
     stored = torch.load(path, weights_only=True)
     change(stored)
     torch.save(stored, path)
-    with refused(path, "damaged"):
+    with assert_refused(path, "damaged"):
         checkpoints.read(path)
 
 
@@ -450,7 +450,7 @@ def test_a_pickle_bomb_is_refused_and_does_not_go_off(tmp_path: Path, cell: Cell
     for bytes_ in (archive.getvalue(), old_format.getvalue(), pickle.dumps(bomb, protocol=2)):
         path.write_bytes(bytes_)
         for look in (load, lambda *of: checkpoints.describe(NetworkFiles(*of, 3))):
-            with refused(path):
+            with assert_refused(path):
                 look(tmp_path, cell)
     assert not canary.exists()
     torch.load(io.BytesIO(archive.getvalue()), weights_only=False)
