@@ -9,7 +9,7 @@ import numpy as np
 
 
 class ClassImpact(NamedTuple):
-    """By class [C]: how much more (or less) than the average a class lost, in recall."""
+    """By class [C]: the change of recall under pruning, beyond the change of accuracy."""
 
     effect: np.ndarray  # mean normalised recall, pruned minus dense, as fractions
     low: np.ndarray  # 95 % interval of the effect (Welch)
@@ -23,9 +23,9 @@ def class_impact(
     """Which classes pay for pruning (Hooker et al., arXiv 1911.05248, section 2.1).
 
     For labels dense [K,N], pruned [K',N] and true classes [N]: a network's recall of a class minus
-    its own accuracy, compared between the populations by Welch's t-test over networks. (Hooker
-    subtracts the population's mean accuracy as if it were known without error.) Where no network
-    differs from another the p-value is 1 without an effect, else 0.
+    its own accuracy is compared between the populations by Welch's t-test over networks. (Hooker et
+    al. subtract the population's mean accuracy as if it were known without error.) Where this does
+    not vary within either population, the p-value is 1 if there is no effect, else 0.
     Raises ValueError for fewer than two networks.
     """
     if min(len(dense), len(pruned)) < 2:
@@ -41,7 +41,7 @@ def class_impact(
     constant = (normalised[0].std(axis=0) < 1e-12) & (normalised[1].std(axis=0) < 1e-12)
     low, high, p_value = effect.copy(), effect.copy(), np.where(np.abs(effect) < 1e-12, 1.0, 0.0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of one population without any spread
+        warnings.simplefilter("ignore", RuntimeWarning)  # raised where one population has no spread
         test = ttest_ind(normalised[1][:, ~constant], normalised[0][:, ~constant], equal_var=False)
     interval = test.confidence_interval(0.95)
     p_value[~constant] = test.pvalue
@@ -50,7 +50,7 @@ def class_impact(
 
 
 def false_discovery_rate(p_values: np.ndarray) -> np.ndarray:
-    """Benjamini & Hochberg's q-values (1995) of p-values of any shape, over all of them."""
+    """Benjamini & Hochberg's q-values (1995) for p-values of any shape, taken as one family."""
     from scipy.stats import false_discovery_control
 
     return false_discovery_control(p_values.ravel()).reshape(p_values.shape)

@@ -8,7 +8,7 @@ import torch
 from common.analysis import probes
 
 N_NEIGHBOURS = 10
-# Images that are compared, evenly spaced, where there are more: the work grows with their square.
+# At most so many images are compared, evenly spaced: the work grows with the square of the number.
 SILHOUETTE_OF, NEIGHBOURS_OF = 2_000, 50_000
 
 
@@ -18,8 +18,8 @@ def _evenly_spaced(n_images: int, at_most: int) -> np.ndarray:
 
 def silhouette(embedding: np.ndarray, label: np.ndarray, metric: str = "euclidean") -> float:
     """Mean silhouette of the true classes in an embedding [N,D] (Rousseeuw 1987): 1 for sharp
-    clusters, 0 for classes that merge. Of SILHOUETTE_OF images where there are more; NaN where
-    there are too few for it to exist. Distances are `euclidean` or `cosine`."""
+    clusters, 0 for classes that merge. At most SILHOUETTE_OF images are used; NaN if there are too
+    few to define a silhouette. Distances are `euclidean` or `cosine`."""
     from sklearn.metrics import silhouette_score
 
     sample = _evenly_spaced(len(label), SILHOUETTE_OF)
@@ -29,8 +29,8 @@ def silhouette(embedding: np.ndarray, label: np.ndarray, metric: str = "euclidea
 
 
 def knn_accuracy(embedding: np.ndarray, label: np.ndarray, n_classes: int) -> float:
-    """Share of the images of an embedding [N,D] whose N_NEIGHBOURS nearest others vote for their
-    class; of NEIGHBOURS_OF images where there are more; NaN for too few."""
+    """Share of the images of an embedding [N,D] whose N_NEIGHBOURS nearest neighbours vote for the
+    image's own class. At most NEIGHBOURS_OF images are used; NaN if there are too few."""
     if len(label) <= N_NEIGHBOURS:
         return float("nan")
     sample = _evenly_spaced(len(label), NEIGHBOURS_OF)

@@ -1,9 +1,9 @@
-"""Are PIEs special, or only unstable? A score of images measured on networks that did not choose
-the PIEs, against images that flip between two populations of one kind.
+"""Are PIEs special, or only unstable? Scores of PIEs, measured on networks that did not choose the
+PIEs, against scores of images that flip between two populations of one kind.
 
-Every choice of images by modal labels that differ prefers images near a decision boundary, and
-those are deep and of low quality whatever pruning does. What is left of an effect when the same
-choice is made among dense and among pruned networks alone is not of pruning.
+Whenever images are chosen because their modal labels differ, images near a decision boundary are
+preferred, and those are deep and have low Q-Scores whatever pruning does. The part of an effect
+that also appears among dense networks alone and among pruned networks alone is not due to pruning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Referenced(NamedTuple):
     effect: Estimate  # PIEs minus other images
     reference: Estimate  # images that flip between networks of one kind minus other images
     excess: Estimate  # effect minus reference
-    within_bins: Estimate  # effect among images of about the same score in dense networks
+    within_bins: Estimate  # effect among images that have about the same score in dense networks
 
 
 def referenced_effect(
@@ -39,21 +39,22 @@ def referenced_effect(
 ) -> Referenced | None:
     """How much a score differs between PIEs and other images, held out and referenced.
 
-    dense, pruned: labels [K,N]; scores [K,N] of each network for each image, whichever population
-    it was measured in; dense_scores [K,N] of the dense networks; row i of all is the same id. nan
-    where there is none: of all images, where only some networks were measured.
+    dense, pruned: labels [K,N]; scores: [K,N], of each network for each image, measured in either
+    population; dense_scores: [K,N], of the dense networks. Row i of all four has the same id. A
+    score is nan where it was not measured; a network that was not measured has nan for all images.
 
-    Each split has three disjoint parts of the ids, A, A' (about 2/5 of K each) and B. The modal
-    labels of dense A against pruned A' make the PIEs, and of dense A' against pruned A, of half
-    weight each; dense A against dense A' and pruned A against pruned A', also of half weight each,
-    the reference: as in the corrected count, which is the number of the one minus the other. The
-    score is the mean over B, which had no part in the choice; bins are quantiles of the mean dense
-    score over A and A'. Within bins, the means of others are weighted by the number of PIEs there.
+    Each split divides the ids into disjoint parts A, A' (about 2/5 of K each) and B. PIEs are the
+    images whose modal labels differ between dense A and pruned A', or between dense A' and pruned
+    A; each comparison has weight 1/2. Reference images differ between dense A and dense A', or
+    between pruned A and pruned A', again with weight 1/2 each. (As in the corrected count, which is
+    the number of PIEs minus that of reference images.) The score is the mean over B, which had no
+    part in the choice; bins are quantiles of the mean dense score over A and A'. Within bins, the
+    means of the other images are weighted by the number of PIEs in each bin.
 
     The reference is exact if pruned networks vote like dense ones, and nearly so if only their
-    noise rises: in simulation (noise times 1.3 to 2) that left an excess within 3 % of the effect.
-    Flips among pruned networks alone are spread wider than PIEs, and left 4 to 12 %, which in 9 of
-    10 studies had an interval above 0.
+    noise rises: in simulation (noise times 1.3 to 2) the excess stayed within 3 % of the effect.
+    A reference from pruned networks alone would spread wider than PIEs: it left an excess of 4 to
+    12 %, whose interval lay above 0 in 9 of 10 studies.
 
     Sums are averaged over splits before ratios are taken. Intervals: fresh images and fresh
     networks, by linearised ratios and reliability.two_way.
@@ -83,12 +84,12 @@ def referenced_effect(
 
 
 def _split(scored: np.ndarray, n_splits: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A and A' bool [R,2,K], and B bool [R,K], at least two networks with scores, but not more than
-    half of those there are."""
+    """A and A', bool [R,2,K], and B, bool [R,K]. B holds at least two networks with scores, but at
+    most half of them."""
     k = len(scored)
     n_held_out = max(2, min(k - 2 * (2 * k // 5), int(scored.sum()) // 2))
     n = (k - n_held_out) // 2
-    order = rng.random((n_splits, k)) + ~scored  # those with scores first
+    order = rng.random((n_splits, k)) + ~scored  # networks with scores come first
     place = order.argsort(axis=1).argsort(axis=1)
     held_out = place < n_held_out
     place = np.where(held_out, np.inf, rng.random((n_splits, k))).argsort(axis=1).argsort(axis=1)
@@ -96,9 +97,9 @@ def _split(scored: np.ndarray, n_splits: int, rng: Generator) -> tuple[np.ndarra
 
 
 def _modes(dense: np.ndarray, pruned: np.ndarray, parts: np.ndarray, n_classes: int) -> np.ndarray:
-    """Modal labels [2,2,R,1+K,N] of dense and pruned networks, in the part of the ids that gets
-    smaller and in the other: from all ids of A and A' (bool [R,2,K]), then without each, which is
-    taken from the first part."""
+    """Modal labels [2,2,R,1+K,N]: of dense and pruned networks; in two parts of the ids; with all
+    ids of A and A' (bool [R,2,K]), then without each id. The first part is the one that the id is
+    deleted from."""
     n_splits, _, k = parts.shape
     halves = without_each(parts)
     others = np.take_along_axis(parts, halves.other[..., None], axis=1)
@@ -114,8 +115,8 @@ def _modes(dense: np.ndarray, pruned: np.ndarray, parts: np.ndarray, n_classes: 
 
 
 def _choose(modes: np.ndarray) -> np.ndarray:
-    """Weights in 0 ... 1 of the PIEs and of the reference, [2,1+K,N], from the `_modes` of a split,
-    [2,2,1+K,N]."""
+    """Weights from 0 to 1 of each image as a PIE and as a reference image, [2,1+K,N], from the
+    `_modes` [2,2,1+K,N] of one split."""
     (dense, other_dense), (pruned, other_pruned) = modes
     pies = (dense != other_pruned).astype(np.float32) + (pruned != other_dense)
     flips = (dense != other_dense).astype(np.float32) + (pruned != other_pruned)
@@ -123,12 +124,12 @@ def _choose(modes: np.ndarray) -> np.ndarray:
 
 
 def _leave_out(part: np.ndarray) -> np.ndarray:
-    """bool [K] -> [1+K,K]: all of them, then without each."""
+    """bool [K] -> [1+K,K]: the whole part, then the part without each id."""
     return np.concatenate([part[None], part & ~np.eye(len(part), dtype=bool)])
 
 
 def _mean_score(scores: np.ndarray, networks: np.ndarray) -> np.ndarray:
-    """Mean of scores [K,N] over networks bool [R,K] -> [R,N]; nan if none of them has one."""
+    """Mean of scores [K,N] over networks bool [R,K] -> [R,N]; nan where no network has a score."""
     known = np.isfinite(scores)
     n = networks.astype(np.float64) @ known
     total = networks.astype(np.float64) @ np.where(known, scores, 0)
@@ -136,7 +137,7 @@ def _mean_score(scores: np.ndarray, networks: np.ndarray) -> np.ndarray:
 
 
 def _bins(score: np.ndarray, n_bins: int) -> np.ndarray:
-    """The bin [N] of each image, of about equal numbers; -1 without a score."""
+    """The bin [N] of each image; bins hold about equally many images. -1 without a score."""
     known = np.isfinite(score)
     if not known.any():
         return np.full(len(score), -1)
@@ -145,11 +146,12 @@ def _bins(score: np.ndarray, n_bins: int) -> np.ndarray:
 
 
 def _compare(weight: np.ndarray, score: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """The share of each image in the sum over chosen images of their score minus the mean of
-    others in their bin, and in the number of chosen images: [2,1+K,N]. weight and score are
-    [1+K,N], bins [N].
+    """What each image adds to two sums, [2,1+K,N]: to the sum, over chosen images, of the score
+    minus the mean score of the others in the same bin; and to the number of chosen images. weight
+    and score are [1+K,N], bins [N].
 
-    The others add 0 in sum, but vary: their deviation from their mean times the chosen per other.
+    The contributions of the others sum to 0 but vary: each is the image's deviation from the mean
+    of the others, times the number of chosen images per other image.
     """
     known = np.isfinite(score) & (bins >= 0)
     of_bin = (bins[:, None] == np.arange(bins.max() + 1)).astype(np.float64)
@@ -165,8 +167,8 @@ def _compare(weight: np.ndarray, score: np.ndarray, bins: np.ndarray) -> np.ndar
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> tuple[float, np.ndarray]:
-    """The ratio of the sums of top[0] and bottom[0] (both [1+K,N]), and what each image adds to it
-    with all ids and without each, to first order."""
+    """The ratio of the sums of top[0] and bottom[0] (top and bottom are [1+K,N]), and what each
+    image adds to the ratio, to first order, with all ids and without each."""
     n = bottom[0].sum()
     value = float(top[0].sum() / n)
     return value, (top - value * bottom) / n

@@ -1,8 +1,8 @@
-"""Does a learner lose more images than another at equal accuracy?
+"""Does one learner lose more images than the other at equal accuracy?
 
-At equal sparsity the learner that prunes worse has more errors, and errors alone make PIEs. So the
-count of each learner is taken as a function of its error, over sparsities, and compared at errors
-that both reach.
+At equal sparsity the learner that suffers more from pruning makes more errors, and errors alone
+make PIEs. So each learner's count is expressed as a function of its error over the sparsities, and
+the two functions are compared at errors that both learners reach.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Count = Callable[[np.ndarray, np.ndarray], float]
 
 
 class Level(NamedTuple):
-    """One learner at one sparsity; row i of all is the same id."""
+    """One learner at one sparsity; row i of every array has the same id."""
 
     errors: np.ndarray  # [K], shares of wrong predictions of the pruned networks
     dense: np.ndarray  # [K,N] labels
@@ -36,18 +36,19 @@ def matched_difference(
     n_resamples: int = 200,
 ) -> Estimate | None:
     """Count of learner b minus that of a at equal error, averaged over the common range of log
-    error; a and b hold one level a sparsity.
+    error; a and b hold one level for each sparsity.
 
-    count(dense, pruned) is any number of images whose modal labels differ, raw or corrected. Images
-    on which all networks of a level agree are left out before: they are no PIEs of any halves.
-    A curve is monotone in error (isotonic regression over the sparsities) and linear between
-    sparsities in log(count + 1) against log error: counts grow about as a power of error.
+    count(dense, pruned) counts images whose modal labels differ, raw or corrected. Images on which
+    all networks of a level agree are left out beforehand: they are PIEs of no two halves. The curve
+    of a learner is monotone in error (isotonic regression over the sparsities); between sparsities
+    log(count + 1) is linear in log error, since counts grow about as a power of error.
 
-    Interval: delete-half jackknife over the ids of each learner, the same half at all sparsities,
-    of errors and counts jointly. Counts of halves are larger; their spread is taken on the scale of
-    square roots, where it hardly depends on size, and moved to the observed count. Student's t with
-    K-1 degrees of freedom of the smaller learner.
-    None if a learner has fewer than two sparsities or 4 networks, or if no errors are common.
+    Interval: a delete-half jackknife over the ids of each learner takes the same half at all
+    sparsities, for errors and counts alike. Counts of halves are larger, so their spread is taken
+    on the square-root scale, where it hardly depends on the count, and moved to the observed count.
+    Student's t has K-1 degrees of freedom, with the K of the smaller learner.
+    None if a learner has fewer than two sparsities or 4 networks, or if the ranges of error do not
+    overlap.
     """
     from scipy.stats import t
 
@@ -67,7 +68,7 @@ def matched_difference(
 
 
 class Curve(NamedTuple):
-    """Points of one learner, by sparsity: [S] both."""
+    """The points of one learner, one for each of S sparsities: both arrays are [S]."""
 
     log_error: np.ndarray
     n_lost: np.ndarray
@@ -84,7 +85,7 @@ class Curve(NamedTuple):
 def _resample(
     levels: Sequence[Level], count: Count, n_resamples: int, rng: Generator
 ) -> tuple[Curve, list[Curve]]:
-    """The curve of all networks, and curves that differ from it as those of fresh networks would.
+    """The curve of all networks, and curves that vary around it as those of fresh networks would.
 
     Raises ValueError if the levels do not have the same number of networks.
     """
@@ -97,7 +98,7 @@ def _resample(
     halves = np.array(
         [_points(levels, rng.permutation(k)[: k // 2], count) for _ in range(n_resamples)]
     )
-    # (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd.
+    # The factor (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd K.
     moved = (halves - halves.mean(axis=0)) * (k // 2 / (k - k // 2)) ** 0.5 + centre
     return _curve(centre), [_curve(points) for points in moved]
 
@@ -109,8 +110,8 @@ def _disputed(level: Level) -> Level:
 
 
 def _points(levels: Sequence[Level], rows: np.ndarray, count: Count) -> np.ndarray:
-    """Log error and root of the count [2,S] of some of the networks; no error counts as 1 in a
-    million, a corrected count below 0 as 0."""
+    """Log error and square root of the count, [2,S], of some of the networks. An error of 0 is
+    taken as 1 in a million, and a corrected count below 0 as 0."""
     errors = [max(1e-6, float(level.errors[rows].mean())) for level in levels]
     counts = [max(0.0, float(count(level.dense[rows], level.pruned[rows]))) for level in levels]
     return np.array([np.log(errors), np.sqrt(counts)])

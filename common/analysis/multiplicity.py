@@ -1,9 +1,9 @@
-"""One verdict for each of a family of claims, of which each says that several numbers are above 0.
+"""One verdict for each claim of a family, where each claim says that several numbers are above 0.
 
-A claim is as sure as the least sure of its numbers (an intersection-union test: Berger,
-Technometrics 24, 1982), and one number below 0 contradicts it, corrected for as many numbers as
-there are (Bonferroni). Over the claims Holm's step-down correction (Scandinavian Journal of
-Statistics 6, 1979) holds whatever their dependence.
+A claim is as certain as the least certain of its numbers (an intersection-union test: Berger,
+Technometrics 24, 1982). A single number below 0 contradicts the claim, after a correction for the
+number of numbers (Bonferroni). Across claims, Holm's step-down correction (Scandinavian Journal of
+Statistics 6, 1979) holds whatever the dependence between claims.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ LEVEL = 0.05
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Adjusted p-values [M] of p_values [M] in [0, 1], in the same order; nan is no test: it stays
-    nan and does not enlarge the family.
+    """Adjusted p-values [M] of p_values [M] in [0, 1], in the same order. A nan is not a test: it
+    stays nan and does not enlarge the family.
 
-    The i-th smallest of M is multiplied by M - i + 1; none gets smaller than one before it.
+    The i-th smallest of M is multiplied by M - i + 1, and then raised to the one before if smaller.
     """
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(p.shape, np.nan)
@@ -35,10 +35,10 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 def p_from_interval(value: float, low: float, high: float, df: float | None = None) -> float:
     """Two-sided p-value of "it is 0" from a number and its 95 % interval; nan if one is missing.
 
-    The standard error is that of the side on which 0 lies, so a skewed interval keeps its skewness
-    and p < 0.05 says the same as "0 is outside". df: the degrees of freedom of the Student interval
-    that it was; without, the interval is taken for a normal one (approximate where it was not: the
-    p-values of Student intervals with 9 degrees of freedom then are too small far from 0.05).
+    The standard error comes from the side on which 0 lies, so a skewed interval keeps its skewness
+    and p < 0.05 means the same as "0 is outside". df: the degrees of freedom, if it is a Student
+    interval; otherwise the interval is taken as normal. (Taking a Student interval with 9 degrees
+    of freedom as normal makes p-values far below 0.05 too small.)
     """
     from scipy import stats
 
@@ -52,7 +52,7 @@ def p_from_interval(value: float, low: float, high: float, df: float | None = No
 
 
 class Verdict(NamedTuple):
-    """What its numbers say to a claim."""
+    """What the numbers behind a claim say about it."""
 
     verdict: str
     p_value: float  # corrected over the family; nan if not tested
@@ -61,8 +61,8 @@ class Verdict(NamedTuple):
 def combine(
     values: Sequence[float], p_values: Sequence[float], n_planned: int
 ) -> tuple[bool, float]:
-    """Whether the numbers speak for their claim, and the p-value of what they say; nan without
-    numbers. n_planned counts also those that could not be had, so that these change nothing."""
+    """Whether the numbers speak for their claim, and the p-value of that answer; nan without
+    numbers. n_planned also counts numbers that are missing, so a missing one changes nothing."""
     if not values:
         return False, float("nan")
     if min(values) > 0:
@@ -72,11 +72,12 @@ def combine(
 
 
 def verdicts(family: Sequence[tuple[bool, float]]) -> list[Verdict]:
-    """One verdict for each claim of a family, from what `combine` says of it.
+    """One verdict for each claim of a family, from what `combine` returns for the claim.
 
-    `supported` and `contradicted` hold for all of the family at once with 95 % confidence,
-    `marginal` is what only the correction undecides, `undecided` what is so without it. What was
-    `not tested` counts in the family as undecided, so that no verdict depends on what was tested.
+    `supported` and `contradicted` hold for the whole family at once with 95 % confidence. A claim
+    is `marginal` if it is decided only without the correction, and `undecided` if not even then. A
+    claim that was `not tested` counts as undecided in the correction, so that the other verdicts do
+    not depend on which claims were tested.
     """
     alone = np.array([p for _, p in family])
     corrected = holm(np.where(np.isnan(alone), 1.0, alone))

@@ -55,7 +55,7 @@ def is_tied(votes: np.ndarray) -> np.ndarray:
 
 
 class Directions(NamedTuple):
-    """How many PIEs go which way, by modal label dense -> pruned against the true label."""
+    """PIEs by direction: whether the dense and the pruned modal label equal the true label."""
 
     right_to_wrong: int
     wrong_to_right: int
@@ -79,11 +79,11 @@ class Overlap(NamedTuple):
     common: int
     jaccard: float  # common / union; 0 where both are empty
     expected_jaccard: float  # of random sets of these sizes
-    p_value: float  # of at least so much in common (hypergeometric)
+    p_value: float  # of at least this many in common, by chance (hypergeometric)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> Overlap:
-    """Overlap of the sets a and b, bool [N]. Raises ValueError for sets of other images."""
+    """Overlap of the sets a and b, bool [N]. Raises ValueError if they differ in shape."""
     if a.shape != b.shape:
         raise ValueError(f"sets of {a.shape} and {b.shape} images")
     from scipy.stats import hypergeom

@@ -1,13 +1,15 @@
 """How probable it is, image by image, that pruning changed the modal label.
 
-A count of PIEs includes images whose modal labels differ only because K networks are few. Here each
-image has a distribution p_D over classes from which dense networks predict, and p_P for pruned
-ones; asked is whether argmax p_D != argmax p_P, as in populations without end. The prior for both
-is fitted to all images (empirical Bayes), since votes alone cannot tell 6:4 from 4:6.
+A count of PIEs includes images whose modal labels differ only because K networks are few. Here the
+predictions of dense networks for an image are draws from a distribution p_D over classes, those of
+pruned networks from p_P, and the question is whether argmax p_D != argmax p_P, as infinitely many
+networks would show. The prior of both distributions is fitted to all images (empirical Bayes),
+since votes alone cannot tell 6:4 from 4:6.
 
-Dirichlet priors were tried and left. p_P ~ Dirichlet(s p_D) expects large changes of all images or
-of none: it gave 17 where 96 were lost (K = 10). Dirichlets for p_D, symmetric or with one class
-leading, put all classes but two far below any vote: with ten classes they gave 60 where 14 were.
+Dirichlet priors were tried and abandoned. p_P ~ Dirichlet(s p_D) expects large changes of all
+images or of none: it gave 17 where 96 were lost (K = 10). A Dirichlet for p_D, symmetric or with
+one class leading, gives all classes but two too little probability for a vote: with ten classes
+it gave 60 where 14 were lost.
 """
 
 from __future__ import annotations
@@ -22,53 +24,54 @@ from numpy.random import Generator
 from common.analysis import resampling
 from common.analysis.pie import count_votes
 
-# The prior is a mixture over this grid, its weights fitted. Dense: logits of all classes are
-# normal with sd BEHIND, but one leads the largest of them by normal(LEAD, 1). Pruned: logits are
-# STEEPNESS * dense + CHANGE * standard normal. Distributions are the softmax of the logits.
+# The prior is a mixture over this grid, with fitted weights. Dense logits are normal with sd
+# BEHIND, except that one class leads the largest of the others by normal(LEAD, 1). Pruned logits
+# are STEEPNESS * dense + CHANGE * standard normal. Distributions are the softmax of the logits.
 LEAD = (0.0, 2.0, 4.0, 6.0, 8.0)
 BEHIND = (1.5, 3.0)
-STEEPNESS = (1.0, 0.85, 0.7, 0.55, 0.4)  # below 1 pruned networks disagree more
+STEEPNESS = (1.0, 0.85, 0.7, 0.55, 0.4)  # below 1, pruned networks disagree more
 CHANGE = (0.1, 0.4, 1.0, 2.0)
 COMPONENTS = np.array(list(product(LEAD, BEHIND, STEEPNESS, CHANGE)))
-DRAWS = 400  # of each component: 80,000 in all, the same for every image. With 100, sums of
-# probabilities moved by a third from one set of draws to the next.
-N_SPLITS, N_FITTED = 8, 20_000  # images of a split: N_FITTED / K, since votes then differ more
-N_CORRECTED = 126  # splits behind a corrected count: all there are at K = 10
+DRAWS = 400  # from each component: 80,000 in all, the same for every image. With 100, sums of
+# probabilities varied by a third from one set of draws to the next.
+N_SPLITS, N_FITTED = 8, 20_000  # N_FITTED / K images a split: larger K gives more patterns
+N_CORRECTED = 126  # splits behind a corrected count: all that exist at K = 10
 MOST = 50  # networks behind a corrected count: halves of 25 can vote in 3,276 ways
-NEGLIGIBLE = 0.1  # images: a component that explains fewer of all N is left out
-N_NAMED = 3  # classes told apart; the others of an image are one
+NEGLIGIBLE = 0.1  # images: a component that explains fewer of the N images is left out
+N_NAMED = 3  # classes kept apart in each image; its other classes are merged into one
 AT_ONCE = 8  # 8 patterns x 80,000 draws x 6 orders x 4 bytes = 15 MB
 
 
 class Patterns(NamedTuple):
-    """The different votes there are, whatever classes they are for."""
+    """The distinct patterns of votes, whichever classes the votes are for."""
 
-    votes: np.ndarray  # [U,8]: dense votes of the N_NAMED classes with most votes, then of the
-    # others; then pruned votes of the same
+    votes: np.ndarray  # [U,8]: dense votes for the N_NAMED classes with most votes, then for the
+    # others; then pruned votes for the same
     of: np.ndarray  # [N], the pattern of every image
-    count: np.ndarray  # [U], images that have it
+    count: np.ndarray  # [U], images with each pattern
 
 
 class Draws(NamedTuple):
     """DRAWS draws from each component of the prior, M in all."""
 
-    log_p: np.ndarray  # [8,M], as the votes of Patterns
-    differ: np.ndarray  # bool [M]: a PIE
+    log_p: np.ndarray  # [8,M], in the order of Patterns.votes
+    differ: np.ndarray  # bool [M]: whether the draw is a PIE
 
 
 def pie_probability(
     dense: np.ndarray, pruned: np.ndarray, n_classes: int, rng: Generator
 ) -> np.ndarray | None:
     """Probability [N] that the modal labels of unlimited dense and pruned populations differ, from
-    labels dense [K,N] and pruned [K,N], row i of both with the same id. None for K < 4.
+    labels dense [K,N] and pruned [K,N]; row i of both has the same id. None for K < 4.
 
-    Votes are multinomial given p_D and p_P. The weights of the prior's components are fitted by EM
-    to votes of dense and pruned networks from disjoint halves of the ids (pairs err together, which
-    looks as if pruning did nothing), then tilted to the corrected count.
-    Calibration (`python -m tests.benchmarks.calibration`, 4 worlds each of 2,000 images): the sum
-    against the images that populations of 300 lose, where few are lost, many, and where only the
-    noise rises: 11 of 12, 141 of 132, 43 of 12 at K = 5; 8 of 11, 116 of 133, 22 of 11 at K = 10
-    (PIEs: 59, 253, 95); 6 of 10, 95 of 132, 6 of 9.5 at K = 30.
+    Votes are multinomial given p_D and p_P. EM fits the weights of the prior's components to votes
+    of dense and pruned networks from disjoint halves of the ids (pairs err together, which looks as
+    if pruning did nothing); the weights are then tilted to match the corrected count.
+    Calibration (`python -m tests.benchmarks.calibration`, 4 worlds each of 2,000 images) compares
+    the sum of probabilities with the number of images that populations of 300 lose, in worlds where
+    few are lost, where many are lost, and where only the noise rises: 11 of 12, 141 of 132, 43 of
+    12 at K = 5; 8 of 11, 116 of 133, 22 of 11 at K = 10 (PIEs: 59, 253, 95); 6 of 10, 95 of 132, 6
+    of 9.5 at K = 30.
     Raises ValueError unless both are [K,N].
     """
     if dense.shape != pruned.shape:
@@ -86,23 +89,24 @@ def pie_probability(
 
 
 class Expected(NamedTuple):
-    """PIEs to expect of populations without end, and the images [N] that are almost certain."""
+    """The expected number of PIEs of unlimited populations, and which images [N] are almost
+    certainly PIEs."""
 
     n: float
     certain: np.ndarray
 
 
 def expected_pies(probability: np.ndarray) -> Expected:
-    """The sum of probabilities [N], and which are above .95."""
+    """The sum of the probabilities [N], and which of them are above .95."""
     return Expected(float(probability.sum()), probability > 0.95)
 
 
 def fit_prior(
     dense: np.ndarray, pruned: np.ndarray, n_classes: int, draws: Draws, rng: Generator
 ) -> np.ndarray:
-    """Weights of COMPONENTS that make the votes of disjoint halves most likely, by EM, then tilted
-    until the corrected count that they imply is the observed one. Few votes leave it open how far
-    images moved: the likeliest weights imply 3 to 10 times the corrected count where few are lost.
+    """Weights of COMPONENTS that make the votes of disjoint halves most likely (by EM), then tilted
+    until they imply the observed corrected count. A few votes do not tell how far an image moved:
+    where few images are lost, the untilted weights imply 3 to 10 times the corrected count.
     """
     k, votes = len(dense), []
     for _ in range(N_SPLITS):
@@ -127,9 +131,9 @@ def fit_prior(
 
 
 def corrected_by_component(log_p: np.ndarray, half: int) -> np.ndarray:
-    """The corrected count that each component lets expect of one image, from log_p [8,components,
-    draws]: half the squared distance between the distributions of the modal labels of `half` dense
-    and `half` pruned networks, over all votes there can be."""
+    """The expected corrected count of one image under each component, from log_p [8,components,
+    draws]: half the squared distance between the distributions of the modal label of `half` dense
+    and of `half` pruned networks, summed over all possible votes."""
     from scipy.special import gammaln
 
     split = product(range(half + 1), repeat=N_NAMED)
@@ -147,8 +151,8 @@ def corrected_by_component(log_p: np.ndarray, half: int) -> np.ndarray:
 
 
 def tilt(weights: np.ndarray, value: np.ndarray, target: float) -> np.ndarray:
-    """Weights proportional to weights * exp(-rate * value), with the rate that makes their mean
-    value the target; as near to it as rates from -200 to 2,000 come."""
+    """Weights proportional to weights * exp(-rate * value), with the rate, between -200 and 2,000,
+    that brings their mean value closest to the target."""
     low, high = -200.0, 2000.0
     for _ in range(60):
         rate = (low + high) / 2
@@ -171,7 +175,8 @@ def vote_patterns(dense: np.ndarray, pruned: np.ndarray) -> Patterns:
 
 
 def _name(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """values [N,C] of the first N_NAMED classes in order [N,C], and the sum of the others."""
+    """values [N,C] -> [N,4]: those of the first N_NAMED classes in `order` [N,C], and the sum of
+    the others."""
     sorted_ = np.take_along_axis(values, order, axis=1)
     found = np.zeros((len(values), N_NAMED + 1), dtype=values.dtype)
     found[:, : min(N_NAMED, values.shape[1])] = sorted_[:, :N_NAMED]
@@ -192,9 +197,9 @@ def _draw(n_classes: int, rng: Generator) -> Draws:
 
 
 def _evidence(votes: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """Likelihood of votes [U,8] under every component [components,U], up to a factor of each u; and
-    the part of it from draws that are PIEs. Which of a draw's classes an image's classes are is
-    not known: averaged over all permutations of those told apart."""
+    """Likelihood [components,U] of votes [U,8] under every component, up to a factor for each u;
+    and the part of the likelihood that comes from draws that are PIEs. Which class of a draw is
+    which class of an image is unknown, so both sum over all permutations of the named classes."""
     found = []
     for start in range(0, len(votes), AT_ONCE):
         chunk = votes[start : start + AT_ONCE].astype(np.float32)
@@ -207,7 +212,7 @@ def _evidence(votes: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _orders() -> Iterator[list[int]]:
-    """Columns of votes, the classes told apart permuted alike for dense and pruned."""
+    """Orders of the columns of votes: the named classes permuted alike for dense and pruned."""
     for order in permutations(range(N_NAMED)):
         whole = [*order, N_NAMED]
         yield whole + [N_NAMED + 1 + column for column in whole]

@@ -11,8 +11,8 @@ from common.study import Cell
 
 
 class Population(NamedTuple):
-    """K networks on N test images: predicted labels [K,N], and by name scores [K,N] of each image
-    and numbers [K] of each network's embeddings."""
+    """K networks on N test images: predicted labels [K,N]; and, by name, scores [K,N] of each
+    image in each network and numbers [K] about each network's embedding."""
 
     cell: Cell
     ids: list[int]
@@ -44,7 +44,7 @@ def stack(cell: Cell, ids: list[int], predicted: Sequence[dict[str, np.ndarray]]
 
 
 def nan_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean over an axis of the values that are defined, float64; NaN where none is."""
+    """The mean, in float64, of the defined values along an axis; NaN where no value is defined."""
     defined = ~np.isnan(values)
     n_defined = defined.sum(axis=axis)
     total = np.where(defined, values.astype(np.float64), 0).sum(axis=axis)

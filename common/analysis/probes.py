@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DISTANCES_AT_ONCE = 2**24  # 64 MB in float32, whatever the bank and the queries
-BLOCK = 64  # bank images of which the nearest is looked at first
-SPARE = 16  # candidates more than neighbours, for distances that rounding puts out of order
+BLOCK = 64  # bank images a block; only the nearest image of each block is looked at first
+SPARE = 16  # extra candidates beyond k, for distances that rounding puts out of order
 
 
 def knn_predict(
@@ -19,11 +19,12 @@ def knn_predict(
     k: int,
     n_classes: int,
 ) -> np.ndarray:
-    """Labels [N] of queries [N,D] by a uniform vote of the k nearest of bank [M,D], Euclidean.
+    """Labels [N] of queries [N,D] by a uniform vote of their k nearest images in bank [M,D], by
+    Euclidean distance.
 
-    queries None: the queries are the bank, and none is a neighbour of itself (leave-one-out).
-    Exhaustive search in float32, centred first (which keeps distances from cancelling); of bank
-    images at the same distance any may be among the k; a tied vote goes to the lowest class, as in
+    queries None: the queries are the bank, and no image is its own neighbour (leave-one-out).
+    The search is exhaustive, in float32 after centring (which limits cancellation). Among bank
+    images at the same distance any may be chosen; a tied vote goes to the lowest class, as in
     scikit-learn. Raises ValueError unless there are k possible neighbours.
     """
     leave_one_out = queries is None
@@ -41,19 +42,19 @@ def knn_predict(
 
 
 def _without_itself(neighbours: np.ndarray) -> np.ndarray:
-    """[N,k+1] -> [N,k]: without query i itself, or, where k+1 others are as near as it (equal
-    embeddings), without the last one."""
+    """[N,k+1] -> [N,k]: row i without image i itself, or without the last neighbour if image i is
+    not in the row (where k+1 other images have the same embedding)."""
     itself = neighbours == np.arange(len(neighbours))[:, None]
     itself[:, -1] |= ~itself.any(axis=1)
     return neighbours[~itself].reshape(len(neighbours), -1)
 
 
 def _neighbours(bank: Tensor, queries: Tensor, k: int) -> Tensor:
-    """Indices [N,k] of the k nearest of bank [M,D], in any order.
+    """Indices [N,k] of the k nearest images in bank [M,D], in any order.
 
-    Selecting, not multiplying, is what takes time. The m nearest lie in the m blocks of the bank
-    whose own nearest are nearest: were one elsewhere, m images of these blocks would be nearer. So
-    M/64 minima and then 64 m distances are selected from, in place of M.
+    Selection takes the time, not multiplication. The m nearest images lie in the m blocks of the
+    bank whose minimal distances are smallest: for any image elsewhere, these m blocks hold m nearer
+    ones. So the search selects among M/64 minima and then among 64 m distances, instead of M.
     """
     n_blocks = -(-len(bank) // BLOCK)
     missing = n_blocks * BLOCK - len(bank)
@@ -63,7 +64,7 @@ def _neighbours(bank: Tensor, queries: Tensor, k: int) -> Tensor:
     m = min(k + SPARE, len(bank))
     nearest = []
     for chunk in queries.split(max(1, DISTANCES_AT_ONCE // len(squared))):
-        # up to |query|²
+        # squared distance minus |query|², which is the same for all of the bank
         distance = torch.addmm(squared, chunk, columns, alpha=-2).unflatten(1, (n_blocks, BLOCK))
         blocks = distance.amin(2).topk(min(m, n_blocks), dim=1, largest=False).indices
         candidates = distance.take_along_dim(blocks[:, :, None], dim=1).flatten(1)
@@ -87,9 +88,9 @@ def _rounding(width: int, largest: Tensor, norms: Tensor) -> Tensor:
 
 
 def _decide(bank: Tensor, queries: Tensor, candidates: Tensor, beyond: Tensor, k: int) -> Tensor:
-    """The k nearest [N,k] of the candidates [N,m] by differences of coordinates, which do not
-    cancel; of all of the bank where others, at squared distances of at least `beyond` [N] + |q|²,
-    may be nearer."""
+    """The k nearest [N,k] of the candidates [N,m], by differences of coordinates, which do not
+    cancel. Where another image may be nearer (their squared distances are at least `beyond` [N] +
+    |q|²), the whole bank is searched."""
     exact = (bank[candidates] - queries[:, None]).square().sum(2)
     exact, order = exact.topk(k, dim=1, largest=False)
     nearest = candidates.gather(1, order)
@@ -101,13 +102,13 @@ def _decide(bank: Tensor, queries: Tensor, candidates: Tensor, beyond: Tensor, k
 
 
 def _search_all(bank: Tensor, queries: Tensor, k: int) -> Tensor:
-    """The k nearest [N,k] by all distances between coordinates: slow, and rarely needed."""
+    """The k nearest [N,k] by exact distances to the whole bank: slow, and rarely needed."""
     mode = "donot_use_mm_for_euclid_dist"
     return torch.cdist(queries, bank, compute_mode=mode).topk(k, dim=1, largest=False).indices
 
 
 def prediction_depth(probe_labels: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Depth [N] in 0 … L of probe labels [L,N] for the target [N] (Baldock et al., 2106.09647).
+    """Depth [N] in 0 … L, from probe labels [L,N] and the target [N] (Baldock et al., 2106.09647).
 
     Depth l: the probe before layer l disagrees with the target and every probe from l on agrees;
     0 if all agree, L if the last one disagrees. The target is the network's own prediction (the

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROWS = 1024  # at once: of 128 features they are 1 MB, which a core keeps in its cache
+ROWS = 1024  # embeddings at once: with 128 features 1 MB, which fits into the cache of a core
 
 
 class QScore(NamedTuple):
@@ -33,8 +33,8 @@ def q_score(embedding: np.ndarray) -> QScore:
 
 
 def _scores(embedding: np.ndarray) -> np.ndarray:
-    """Z and L1 [2,N] of a chunk. Z does not change with the scale; L1 is divided by the norm in
-    place of every feature. Sums of rows are products with ones, which BLAS is fastest at."""
+    """Z and L1 [2,N] of a chunk. Z does not depend on the scale of h; for L1 the sum is divided by
+    the norm, instead of every feature. Row sums are products with ones, which BLAS does fastest."""
     h = embedding.astype(np.float64)
     ones = np.ones(h.shape[1])
     mean = h @ ones / len(ones)
@@ -50,15 +50,15 @@ def _scores(embedding: np.ndarray) -> np.ndarray:
 
 
 class Detection(NamedTuple):
-    """How well a score tells positives from the rest: chance is 0.5, and their share."""
+    """How well a score tells positives from the rest; chance gives 0.5 and the positives' share."""
 
     auroc: float
     average_precision: float
 
 
 def low_score_detects(score: np.ndarray, positive: np.ndarray) -> Detection | None:
-    """A low score [N] as the detector of `positive` [N] (a PIE, a misclassified image). Undefined
-    scores are left out; None unless both positives and others are left."""
+    """How well a low score [N] detects `positive` images [N] (PIEs, or misclassified ones).
+    Undefined scores are left out; None unless both positives and others remain."""
     defined = ~np.isnan(score)
     score, positive = -score[defined], positive[defined]
     if positive.all() or not positive.any():

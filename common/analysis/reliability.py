@@ -1,8 +1,8 @@
-"""Do two cells lose the same images? The overlap of their PIEs, corrected for how badly K networks
-tell which images they lose.
+"""Do two cells lose the same images? The overlap of their PIEs, corrected for how unreliably K
+networks tell which images a cell loses.
 
-Two populations of one cell share only half of their PIEs, so sets of two cells look unique whatever
-they are. Here halves of the ids are compared: those of two cells against those of one.
+Even two populations of one cell share only about half of their PIEs, so the PIEs of any two cells
+look unique. Here halves of the ids are compared: halves of two cells against halves of one cell.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ class Halves(NamedTuple):
     """R random splits of K ids into two halves of K // 2."""
 
     of: np.ndarray  # bool [R,2,K]
-    without: np.ndarray  # bool [R,K,K]: the half that id i is in, without i
-    other: np.ndarray  # int [R,K]: the other half of the two
+    without: np.ndarray  # bool [R,K,K]: row i is the half that contains id i, without i
+    other: np.ndarray  # int [R,K]: the index, 0 or 1, of the half that does not contain id i
 
 
 class CorrectedOverlap(NamedTuple):
-    """How much two cells lose the same images, in populations of K // 2 networks."""
+    """How far two cells lose the same images, in populations of K // 2 networks."""
 
-    # Correlation over images of the probabilities of being lost. Like every correlation that is
-    # corrected for reliability (Spearman 1904) it can come out above 1.
+    # Correlation, over images, of the two cells' probabilities of losing an image. Like any
+    # correlation corrected for reliability (Spearman 1904), it can exceed 1.
     r: Estimate
     uniqueness: Estimate  # 1 - r^2; 1 if r < 0, and 0 if r > 1
-    reliability: tuple[float, float]  # correlation of either cell's PIEs with those of fresh ids
+    reliability: tuple[float, float]  # correlation of each cell's PIEs with those of fresh ids
 
 
 def split_ids(k: int, n_splits: int, rng: Generator) -> Halves:
-    """Splits of the ids 0 ... K-1, to be shared by the cells that are compared."""
+    """Splits of the ids 0 ... K-1; the cells that are compared share them."""
     place = rng.random((n_splits, k)).argsort(axis=1).argsort(axis=1)
     return without_each(
         np.stack([place < k // 2, (place >= k // 2) & (place < k // 2 * 2)], axis=1)
@@ -43,7 +43,7 @@ def split_ids(k: int, n_splits: int, rng: Generator) -> Halves:
 
 
 def without_each(of: np.ndarray) -> Halves:
-    """Two disjoint parts bool [R,2,K] of the ids, and the same when one of the ids is left out."""
+    """Two disjoint parts of the ids, bool [R,2,K], together with each part that lacks one id."""
     side = of[:, 1].astype(np.int64)
     own = np.take_along_axis(of, side[..., None], axis=1)
     return Halves(of, own & ~np.eye(of.shape[2], dtype=bool), 1 - side)
@@ -52,7 +52,7 @@ def without_each(of: np.ndarray) -> Halves:
 def lost_by_half(
     dense: np.ndarray, pruned: np.ndarray, halves: Halves, n_classes: int
 ) -> np.ndarray:
-    """PIEs bool [R,2+K,N] of both halves and of the halves without an id; dense, pruned [K,N]."""
+    """PIEs, bool [R,2+K,N], of both halves, then without each id; dense, pruned [K,N]."""
     chosen = np.concatenate([halves.of, halves.without], axis=1)
     subsets = chosen.reshape(-1, len(dense))
     found = modes_differ(dense, subsets, pruned, subsets, n_classes)
@@ -62,15 +62,16 @@ def lost_by_half(
 def corrected_overlap(
     lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
 ) -> CorrectedOverlap | None:
-    """Reliability-corrected overlap of the cells X and Y, from their `lost_by_half`.
+    """Reliability-corrected overlap of the cells X and Y, from the `lost_by_half` of each.
 
-    r = cov(X_A, Y_B) / sqrt(cov(X_A, X_B) cov(Y_A, Y_B)), each covariance over the N images and
-    averaged over the splits (A, B) and their exchange before the ratio is taken. No half meets a
-    network of its own ids, so shared seeds and shared dense networks cannot raise r.
+    r = cov(X_A, Y_B) / sqrt(cov(X_A, X_B) cov(Y_A, Y_B)). Each covariance runs over the N images
+    and is averaged over the splits, with A and B in either order, before the ratio is taken. No
+    half is compared with networks of its own ids, so shared seeds and shared dense networks cannot
+    raise r.
 
-    Interval: r by the delta method, its variance over fresh ids and fresh images (two_way): a claim
-    on lost images means images of this kind, and with few PIEs it is the images that decide.
-    Student's t on the plain scale.
+    Interval: delta method for r, with the variance over fresh ids and fresh images (two_way). A
+    claim about lost images is about images of this kind, and if PIEs are few, most of the variance
+    comes from the images. Student's t on the plain scale.
     None for K < 4, or if one of the cells loses no image repeatably (reliability <= 0).
     """
     k = halves.of.shape[2]
@@ -97,9 +98,9 @@ def corrected_overlap(
 def _products(
     lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each image in N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves,
-    averaged over splits: [1+K,3,M], of all ids, then without each; and of how many images [M] this
-    is true (those that neither cell ever loses are one entry)."""
+    """What each image adds to N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged
+    over splits: [1+K,3,M], with all ids, then without each. Also how many images each of the M
+    entries stands for: all images that neither cell ever loses share one entry."""
     n_splits, _, k = halves.of.shape
     n = lost_x.shape[2]
     ever = lost_x.any(axis=(0, 1)) | lost_y.any(axis=(0, 1))
@@ -114,15 +115,15 @@ def _products(
 
 
 def _centred(lost: np.ndarray, n: int) -> np.ndarray:
-    """Indicators [R,M] of the images that are ever lost -> [R,M+1], the last those never lost, less
-    their mean over n images."""
+    """Indicators [R,M] of the images that are ever lost -> [R,M+1], minus the mean over all n
+    images; the last column stands for the images that are never lost."""
     mean = lost.sum(axis=1, keepdims=True, dtype=np.float32) / n
     return np.concatenate([lost - mean, -mean], axis=1)
 
 
 class Spread(NamedTuple):
-    """Standard error of a sum over images that depends on networks, and the quantile of Student's t
-    for a 95 % interval."""
+    """Standard error of a sum over images whose terms depend on networks, and the quantile of
+    Student's t for a 95 % interval."""
 
     error: float
     quantile: float
@@ -131,13 +132,13 @@ class Spread(NamedTuple):
 def two_way(parts: np.ndarray, n_alike: np.ndarray | float = 1.0) -> Spread:
     """How the sum of parts[0] varies with fresh images and fresh networks.
 
-    parts [1+K,M]: what each image adds to the sum with all ids, then without each of K; n_alike
-    [M]: the number of images of which each column is true.
+    parts [1+K,M]: what each image adds to the sum, with all ids, then without each of the K ids;
+    n_alike [M]: the number of images that each column stands for.
     Two-way clustering (Cameron, Gelbach & Miller, Journal of Business & Economic Statistics 29,
-    2011): the variance over images, plus the delete-one jackknife's over ids, minus the part of
-    either that is a network's effect on a single image. The last two are taken as products of
-    different images, which also frees the jackknife of what modal labels that jump add to it.
-    Degrees of freedom by Satterthwaite, those of the networks' part being K-1.
+    2011): the variance over images, plus the delete-one jackknife's variance over ids, minus the
+    part that both contain, a network's effect on a single image. The last two terms together are a
+    sum of products of different images, which also rids the jackknife of the noise from modal
+    labels that jump. Degrees of freedom by Satterthwaite, with K-1 for the part of the networks.
     """
     from scipy.stats import t
 

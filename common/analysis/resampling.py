@@ -2,9 +2,9 @@
 networks, intervals, and the count by population size.
 
 Arrays in, numbers out: labels [K,N] are what K networks predict for N images. Populations are
-resampled by network: the votes of many resampled populations at once are one matrix product of 0/1
-choices [R,K] with one-hot predictions [K,C·N]. Every function takes a single network, K = 1, and
-says what it returns then.
+resampled by network. The votes of many resampled populations are computed in one matrix product,
+of 0/1 choices [R,K] and one-hot predictions [K,C·N]. Every function accepts a single network,
+K = 1, and says what it then returns.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ POPULATIONS_AT_ONCE = 64  # 64 x 10,000 images x 10 classes x 4 bytes = 26 MB a 
 
 
 class Corrected(NamedTuple):
-    """A PIE count freed of the networks' variance, in images, and the size of population it
-    belongs to."""
+    """A PIE count, in images, without the part due to the networks' variance, and the population
+    size that the count refers to."""
 
     value: float  # nan for K = 1
     ci_low: float | None  # the 95 % interval; None for K < 4
@@ -35,21 +35,22 @@ class Corrected(NamedTuple):
 def corrected_pies(
     dense: np.ndarray, pruned: np.ndarray, n_classes: int, n_splits: int, rng: Generator
 ) -> Corrected:
-    """How many PIEs are left when what fresh networks of the same kind would change is taken off.
+    """How many PIEs remain after subtracting the changes that fresh networks of the same kind would
+    cause.
 
-    dense, pruned: labels [K,N]; row i of both comes from the same dense network. With n(a,b) the
-    images whose modal labels differ, and A, B disjoint halves of the K rows, it is the mean over
-    splits of 1/2 [n(D_A,P_B) + n(D_B,P_A) - n(D_A,D_B) - n(P_A,P_B)]: over all splits if these are
-    at most n_splits, else over as many random ones. Its expectation is, summed over images, half
-    the squared distance between the distributions of the dense and the pruned modal label, so 0
-    if pruning did nothing; it may be negative. No network meets its own partner, so pairing cannot
-    bias it.
+    dense, pruned: labels [K,N]; row i of both comes from the same dense network. Let n(a,b) be the
+    number of images whose modal labels differ, and A, B disjoint halves of the K rows. The
+    corrected count is the mean of 1/2 [n(D_A,P_B) + n(D_B,P_A) - n(D_A,D_B) - n(P_A,P_B)] over all
+    splits if there are at most n_splits, else over n_splits random ones. It estimates, summed over
+    images, half the squared distance between the distributions of the dense and the pruned modal
+    label, which is 0 if pruning did nothing; the estimate may be negative. No network is compared
+    with its own partner, so pairing causes no bias.
 
     Interval: jackknife over networks, Student's t with K-1 degrees of freedom. Network i is deleted
-    from the half it is in, so the same splits serve all i. It errs on the wide side, as a jackknife
-    does where networks act jointly (Efron & Stein 1981): in simulation it covers the expected value
-    for this K in 94-99 % of studies at K = 4 to 6 and in 98-100 % at K = 10 and 30, and is 1.3 to
-    1.9 times as wide as needed (tests/benchmarks/coverage.py).
+    from the half that contains it, so the same splits serve all i. The interval is conservative, as
+    a jackknife is where networks act jointly (Efron & Stein 1981): in simulation it covers the
+    expected value for this K in 94-99 % of studies at K = 4 to 6 and in 98-100 % at K = 10 and 30,
+    and is 1.3 to 1.9 times as wide as needed (tests/benchmarks/coverage.py).
     n_splits must be at least 2; 200 leave a standard error of 1 part in 20 of half the interval.
     Raises ValueError for populations of different size.
     """
@@ -64,10 +65,10 @@ def corrected_pies(
         return Corrected(value, None, None, half)
     from scipy.stats import t
 
-    # The jackknife takes no notice of a change that is the same for all networks.
+    # A change that is the same for all networks does not count in the jackknife.
     changes -= changes.mean(axis=1, keepdims=True)
     variance = (k - 1) / k * (changes.mean(axis=0) ** 2).sum()
-    if not complete:  # what the choice of splits adds to the jackknife, and to the value itself
+    if not complete:  # the choice of splits adds noise to the jackknife, and to the value itself
         variance -= (k - 1) / k * changes.var(axis=0, ddof=1).sum() / n_splits
         variance = max(variance, 0.0) + values.var(ddof=1) / n_splits
     half_width = float(t.ppf(0.975, k - 1) * variance**0.5)
@@ -75,14 +76,14 @@ def corrected_pies(
 
 
 class Null(NamedTuple):
-    """PIE counts [R] of populations whose networks were exchanged between dense and pruned, and
-    how the observed count compares with them."""
+    """PIE counts [R] after exchanging networks between the dense and the pruned population, and how
+    the observed count compares with them."""
 
     counts: np.ndarray
     mean: float
     interval: tuple[float, float]  # the central 95 % of the counts
-    p_value: float  # the share of exchanges, the observed included, that count as many or more
-    paired: bool  # exchanged within pairs of equal id
+    p_value: float  # share of arrangements, the observed one included, with as many PIEs or more
+    paired: bool  # whether networks were exchanged within pairs of equal id
     floor: float  # the smallest p-value there can be; 1 if a single pair was exchanged
 
 
@@ -99,15 +100,15 @@ def permutation_null(
 ) -> Null:
     """The PIE counts of labels dense [K,N], pruned [K',N] if their networks are exchanged.
 
-    This tests whether the votes of dense and pruned networks can be exchanged, which is more than
-    "pruning did nothing", and the counts grow with the effect: they are no PIEs "by chance".
+    The hypothesis tested, that the votes of dense and pruned networks are exchangeable, claims more
+    than "pruning did nothing". The counts grow with the effect: they are not PIEs "by chance".
 
-    paired: row i of both comes from the same dense network, and only these two are exchanged. Up
-    to K = 12 all 2^(K-1) exchanges are counted (that of all pairs changes no count), so that the
-    p-value is exact and at least 2^(1-K): 1 for K = 1. Above, n_permutations random ones: each
-    pair with probability 1/2. Not paired: all networks are dealt out anew, n_permutations times.
-    The p-value of random ones counts the observed arrangement too (the add-one rule, Phipson &
-    Smyth 2010) and is at least 1 / (1 + n_permutations).
+    paired: row i of both comes from the same dense network, and only these two are exchanged. Up to
+    K = 12 all 2^(K-1) exchanges are counted (exchanging all pairs changes no count), so the p-value
+    is exact and at least 2^(1-K): 1 for K = 1. Beyond, n_permutations random exchanges are counted;
+    each exchanges a pair with probability 1/2. Not paired: all networks are dealt out anew,
+    n_permutations times. For random exchanges the p-value includes the observed arrangement (the
+    add-one rule, Phipson & Smyth 2010) and is at least 1 / (1 + n_permutations).
     Raises ValueError for paired populations of different size.
     """
     k = _pairs(dense, pruned) if paired else len(dense)
@@ -129,8 +130,9 @@ def permutation_null(
 
 
 class Replicates(NamedTuple):
-    """Images whose modal labels differ between populations of `size` networks each, no id twice;
-    and 95 % intervals of their expectation. None where the fresh networks are absent."""
+    """How many images have modal labels that differ between two populations of `size` networks
+    each, without a common id; and 95 % intervals of the expected numbers. None where fresh networks
+    are missing."""
 
     size: int
     dense_dense: int | None
@@ -152,11 +154,12 @@ def replicate_counts(
 ) -> Replicates:
     """Counts between two populations of one recipe: labels [K,N] of networks and of fresh ones.
 
-    A count of PIEs says something about pruning only beside these: modal labels of two populations
-    of pruned networks differ too. `unpaired` is the mean of n(dense, fresh_pruned) and
-    n(fresh_dense, pruned), or the one of them there is. Counts depend on the size, so all are of
-    the first K rows, K the size of the smallest population. Intervals as of count_interval, not
-    paired, if n_resamples and rng are given and K >= 4; K = 1 counts disagreements of two networks.
+    Only next to these does a count of PIEs say something about pruning: modal labels of two
+    populations of pruned networks differ too. `unpaired` is the mean of n(dense, fresh_pruned) and
+    n(fresh_dense, pruned), or the one that exists. Counts depend on the population size, so all use
+    the first K rows, where K is the size of the smallest population. With n_resamples, rng and
+    K >= 4 there are intervals like those of count_interval, not paired. For K = 1 the counts are
+    disagreements of two networks.
     """
     given = [labels for labels in (dense, fresh_dense, pruned, fresh_pruned) if labels is not None]
     size = min(len(labels) for labels in given)
@@ -184,11 +187,11 @@ def count_interval(
     n_resamples: int,
     rng: Generator,
 ) -> tuple[float, float] | None:
-    """A 95 % interval for the PIE count to expect of fresh populations of the same size, K >= 10.
+    """A 95 % interval for the expected PIE count of fresh populations of the same size, K >= 10.
 
-    In simulation it covers 93-99 % at K = 10 and 30, and below that depends on the world and on
-    whether K is odd: 93-99 % at K = 4 and 6, 89-97 % at K = 5 (tests/benchmarks/coverage.py). Say
-    "K >= 10"; warn below.
+    In simulation it covers 93-99 % at K = 10 and 30. Below, coverage depends on the world and on
+    whether K is odd: 93-99 % at K = 4 and 6, 89-97 % at K = 5 (tests/benchmarks/coverage.py).
+    Callers should warn for K < 10.
 
     Delete-half jackknife on the square-root scale: the standard deviation of sqrt(count) over
     random halves of the networks, drawn without replacement (the same rows of both populations if
@@ -216,7 +219,7 @@ def counts_by_population_size(
     rng: Generator,
 ) -> np.ndarray:
     """PIE counts [2,len(sizes),n_resamples] of random subsets of each size, drawn without
-    replacement; first as they are, then with their dense and pruned networks exchanged."""
+    replacement: first the counts as they are, then after exchanging dense and pruned networks."""
     both = np.concatenate([dense, pruned])
     observed, null = [], []
     for size in sizes:
@@ -227,7 +230,7 @@ def counts_by_population_size(
         if paired:
             swapped = rng.random(of_dense.shape) < 0.5
             first = chosen & np.concatenate([~swapped, swapped], axis=1)
-        else:  # of the 2·size chosen networks, those with the smallest random numbers
+        else:  # the `size` of the 2·size chosen networks with the smallest random numbers
             rank = (
                 np.where(chosen, rng.random(chosen.shape), np.inf).argsort(axis=1).argsort(axis=1)
             )
@@ -249,8 +252,8 @@ def _n_splits(k: int) -> int:
 
 
 def _all_splits(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both halves of every split, bool [S,k] each; the lowest network is in the first. One network
-    is left out if k is odd."""
+    """Both halves of every split, bool [S,k] each; the first half contains the lowest network. If k
+    is odd, one network is left out."""
     halves = []
     for left_out in range(k) if k % 2 else [k]:
         lowest, *others = (i for i in range(k) if i != left_out)
@@ -268,8 +271,8 @@ def _random_splits(k: int, n_splits: int, rng: Generator) -> tuple[np.ndarray, n
 
 
 def _all_exchanges(k: int) -> np.ndarray:
-    """bool [2^(k-1),k]: which of k pairs are exchanged. The first never is, since an exchange and
-    that of the other pairs count the same; row 0 is the observed arrangement."""
+    """bool [2^(k-1),k]: which of k pairs are exchanged. The first pair never is, since exchanging
+    some pairs gives the same count as exchanging all others; row 0 is the observed arrangement."""
     bits = np.arange(2 ** (k - 1))[:, None] >> np.arange(k - 1)
     return np.concatenate([np.zeros((len(bits), 1), dtype=bool), bits % 2 == 1], axis=1)
 
@@ -277,8 +280,8 @@ def _all_exchanges(k: int) -> np.ndarray:
 def _correct_splits(
     dense: np.ndarray, pruned: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The corrected count of each split [S], and what deleting one network adds to it [S,K], from
-    halves bool [S,K]."""
+    """The corrected count [S] of each split, and the change [S,K] of that count when each network
+    is deleted, from halves bool [S,K]."""
     dense, pruned = _disputed(dense, pruned)
     of_dense, of_pruned = _one_hot(dense, n_classes), _one_hot(pruned, n_classes)
     values, changes = [], []
@@ -299,9 +302,9 @@ def _correct_splits(
 
 
 def _gain(labels: np.ndarray, dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """Which labels are those of the other half's dense networks but not of its pruned ones (+1),
-    or the reverse (-1). Summed over images, (gain(d) - gain(p)) / 2 is a split's corrected count:
-    its four counts are of agreements with the other half."""
+    """+1 where a label equals the modal label of the other half's dense networks but not that of
+    its pruned ones, -1 in the reverse case, else 0. Summed over images, (gain(d) - gain(p)) / 2 is
+    the corrected count of a split, written with agreements in place of differences."""
     return (labels == dense).astype(np.int8) - (labels == pruned)
 
 
@@ -313,7 +316,7 @@ def _change(
     other_pruned: np.ndarray,
 ) -> np.ndarray:
     """How the gain of modal labels [S,N] changes if one network of labels [K,N] is deleted, [S,K]:
-    to `without` where it voted for the modal label; elsewhere its vote makes no difference."""
+    the modal label becomes `without` where the network voted for it, and is the same elsewhere."""
     change = _gain(without, other_dense, other_pruned) - _gain(modal, other_dense, other_pruned)
     by_network = np.empty((len(modal), len(labels)))
     for s, of_split in enumerate(change):
@@ -327,8 +330,8 @@ def _mean_interval(
 ) -> tuple[float, float]:
     """The interval of count_interval for the mean count of one or two pairs of populations [K,N].
 
-    Two are (dense, fresh pruned) and (fresh dense, pruned): the second's networks are the first's
-    partners in reverse order, and are deleted together with these.
+    Two pairs are (dense, fresh pruned) and (fresh dense, pruned): the networks of the second pair
+    are the partners of the first pair's, in reverse order, and are deleted together with them.
     """
     k = len(pairs[0][0])
     halves = [_random_subsets(k, k // 2, n_resamples, rng) for _ in range(2)]
@@ -382,7 +385,7 @@ def _count_many(
 
 
 def _disputed(*populations: np.ndarray) -> list[np.ndarray]:
-    """Labels [K,N] without the images on which all networks agree: PIEs of no two populations."""
+    """Labels [K,N] without the images on which all networks agree: these are never PIEs."""
     disputed = np.any([(p != populations[0][0]).any(axis=0) for p in populations], axis=0)
     return [p[:, disputed] for p in populations]
 
@@ -400,7 +403,7 @@ def _votes(choice: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
 
 
 def _modal_and_next(choice: np.ndarray, one_hot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Modal labels [R,N], and those with one vote for the modal label less."""
+    """Modal labels [R,N], and the modal labels when each of them loses one vote."""
     votes = _votes(choice, one_hot)
     most = modal(votes)
     at = most[:, None].astype(np.intp)

@@ -9,12 +9,12 @@ from common.analysis.statistics import Estimate
 
 
 def share_interval(values: ArrayLike) -> Estimate:
-    """Mean of shares [K], one a network and in [0, 1], with a 95 % interval within [0, 1].
+    """Mean of shares [K], one for each network, in [0, 1], with a 95 % interval within [0, 1].
 
-    Student's t on the logit scale (delta method): as narrow as that of the plain mean far from 0
-    and 1. If all are 0, or all 1, their spread says nothing; Wilson's interval for K trials then
-    takes each share for all-or-nothing, which is the most that shares can vary. The interval is
-    nan for a single network. Raises ValueError without values or for values outside [0, 1].
+    Student's t on the logit scale (delta method): far from 0 and 1 as narrow as on the plain scale.
+    If all shares are 0, or all are 1, their spread says nothing; then Wilson's interval for K
+    trials treats each share as all-or-nothing, the most that shares can vary. The interval is nan
+    for a single network. Raises ValueError without values or for values outside [0, 1].
     """
     from scipy import stats
 

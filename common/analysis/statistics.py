@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 
 
 class Mean(NamedTuple):
-    """A mean over n values, their standard deviation (n - 1), and the 95 % interval of the mean;
-    a single value has neither."""
+    """A mean over n values, their standard deviation (n - 1), and the 95 % interval of the mean.
+    For a single value, `sd` and `interval` are None."""
 
     mean: float
     n: int
@@ -19,8 +19,8 @@ class Mean(NamedTuple):
 
 
 def mean_over_networks(values: ArrayLike) -> Mean:
-    """Mean of values [K], one a network, with Student's t interval: what is estimated is the mean
-    over networks trained with other seeds. Raises ValueError if there are no values."""
+    """Mean of values [K], one for each network, with Student's t interval for the mean over
+    networks trained with other seeds. Raises ValueError if there are no values."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"values must be [K] with K >= 1, not {list(values.shape)}")
@@ -43,8 +43,8 @@ class Estimate(NamedTuple):
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
-    """a - b of independent estimates, interval by MOVER (Zou & Donner, Statistics in Medicine 27,
-    2008): it keeps the skewness that intervals of counts have."""
+    """a - b of independent estimates, with the interval of MOVER (Zou & Donner, Statistics in
+    Medicine 27, 2008), which keeps the skewness of intervals of counts."""
     value = a.value - b.value
     return Estimate(
         value,
@@ -54,9 +54,9 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def ratio(a: ArrayLike, b: ArrayLike) -> Estimate | None:
-    """Mean of a over mean of b, both [K] and of the same networks, with the interval of Fieller
+    """Mean of a divided by mean of b, both [K] for the same networks, with the interval of Fieller
     (Journal of the Royal Statistical Society B 16, 1954), exact for normal values. None for K = 1
-    or if the interval has no end, because the mean of b may be 0."""
+    or if the interval is unbounded, because the mean of b may be 0."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if len(a) < 2 or not np.isfinite([a, b]).all():
         return None

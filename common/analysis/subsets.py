@@ -22,8 +22,8 @@ def modal(votes: np.ndarray) -> np.ndarray:
 def modal_labels(labels: np.ndarray, subsets: np.ndarray, n_classes: int) -> np.ndarray:
     """Modal labels [R,N] of the networks subsets[r] (bool [R,K]) with labels [K,N].
 
-    Images are taken by the number of classes that any network votes for, which are few: of most
-    images one, and nothing is computed.
+    Images are grouped by the number of classes that any network votes for. The number is small; for
+    most images it is one, and nothing is computed.
     """
     labels = labels.astype(np.int16)
     k, n = labels.shape
@@ -48,5 +48,6 @@ def modal_labels(labels: np.ndarray, subsets: np.ndarray, n_classes: int) -> np.
 def modes_differ(
     a: np.ndarray, of_a: np.ndarray, b: np.ndarray, of_b: np.ndarray, n_classes: int
 ) -> np.ndarray:
-    """bool [R,N]: the modal labels of a [K,N] in networks of_a[r] and of b in of_b[r] differ."""
+    """bool [R,N]: where the modal label of labels a [K,N] over the networks of_a[r] differs from
+    that of labels b over the networks of_b[r]."""
     return modal_labels(a, of_a, n_classes) != modal_labels(b, of_b, n_classes)

@@ -9,16 +9,16 @@ import numpy as np
 
 def umap_2d(embedding: np.ndarray, seed: int) -> np.ndarray:
     """[N,D], N >= 3 -> [N,2] float32, the same for the same seed; UMAP's defaults (15 neighbours,
-    minimal distance 0.1). Importing UMAP compiles for seconds, so it happens only here."""
+    minimal distance 0.1). Importing UMAP compiles for seconds, so only this function does it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of parts of UMAP that are not used here
+        warnings.simplefilter("ignore")  # they are about parts of UMAP that are not used here
         from umap import UMAP
 
         reducer = UMAP(
             n_neighbors=max(2, min(15, len(embedding) - 1)),
-            init="spectral" if len(embedding) > 10 else "random",  # of a handful it is undefined
+            init="spectral" if len(embedding) > 10 else "random",  # undefined for a handful
             min_dist=0.1,
             random_state=seed,
-            n_jobs=1,  # what a fixed random state means anyway
+            n_jobs=1,  # a fixed random state implies one job anyway
         )
         return np.asarray(reducer.fit_transform(embedding), dtype=np.float32)

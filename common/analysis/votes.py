@@ -7,7 +7,7 @@ import numpy as np
 
 
 def vote_margin(votes: np.ndarray) -> np.ndarray:
-    """votes [N,C] -> [N] in [0, 1]: share of the networks by which the first class leads."""
+    """votes [N,C] -> [N] in [0, 1]: share of votes by which the most frequent class leads."""
     second, first = np.sort(votes, axis=1)[:, -2:].T
     return (first - second) / votes.sum(axis=1)
 
@@ -20,7 +20,7 @@ def vote_entropy(votes: np.ndarray) -> np.ndarray:
 
 def vote_distance(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
     """Jensen-Shannon distance (base 2) between votes [N,C] -> [N] in [0, 1]: 0 for equal shares, 1
-    if no network kept its class. Tells a PIE by one vote from one by all."""
+    if no class has both dense and pruned votes. So a PIE by one vote differs from one by all."""
     from scipy.spatial.distance import jensenshannon
 
     return np.nan_to_num(jensenshannon(dense, pruned, base=2, axis=1))
