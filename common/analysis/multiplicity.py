@@ -45,53 +45,64 @@ def p_from_interval(value: float, low: float, high: float, df: float | None = No
     if not np.isfinite([value, low, high]).all():
         return float("nan")
     half = value - low if value > 0 else high - value
-    if half <= 0:  # an interval of no width on this side
-        return 1.0 if value == 0 else 0.0
+    if half <= 0:  # an interval of no width: two networks that happen to agree are no certainty
+        return 1.0 if value == 0 else float("nan")
     shape = stats.norm if df is None else stats.t(df)
     return float(2 * shape.sf(abs(value) / half * shape.ppf(0.975)))
 
 
 class Verdict(NamedTuple):
-    """What the numbers behind a claim say about it."""
+    """What the numbers behind a claim say about the claim."""
 
     verdict: str
-    p_value: float  # corrected over the family; nan if not tested
+    p_value: float  # corrected over the family; nan if not tested or incomplete
 
 
-def combine(
-    values: Sequence[float], p_values: Sequence[float], n_planned: int
-) -> tuple[bool, float]:
-    """Whether the numbers speak for their claim, and the p-value of that answer; nan without
-    numbers. n_planned also counts numbers that are missing, so a missing one changes nothing."""
-    if not values:
-        return False, float("nan")
-    if min(values) > 0:
-        return True, max(p_values)
-    against = [p for value, p in zip(values, p_values, strict=True) if value <= 0]
-    return False, min(1.0, n_planned * min(against))
+class Answer(NamedTuple):
+    """What the numbers of one claim say, before the correction over the family."""
+
+    supports: bool
+    p_value: float  # nan without numbers
+    is_complete: bool  # whether no planned number is missing
 
 
-def verdicts(family: Sequence[tuple[bool, float]]) -> list[Verdict]:
-    """One verdict for each claim of a family, from what `combine` returns for the claim.
+def combine(numbers: Sequence[tuple[float, float]], n_planned: int) -> Answer:
+    """The answer of those of n_planned numbers that could be had, each a value and its p-value (nan
+    if it has none: it then counts as missing).
+
+    All must be above 0 to support a claim, which is as sure as the least sure of them. One number
+    below 0 contradicts the claim (Bonferroni over n_planned), whatever is missing.
+    """
+    tested = [(value, p) for value, p in numbers if not np.isnan(p)]
+    if not tested:
+        return Answer(False, float("nan"), False)
+    against = [p for value, p in tested if value <= 0]
+    if not against:
+        return Answer(True, max(p for _, p in tested), len(tested) == n_planned)
+    return Answer(False, min(1.0, n_planned * min(against)), True)
+
+
+def verdicts(family: Sequence[Answer]) -> list[Verdict]:
+    """One verdict for each claim of a family.
 
     `supported` and `contradicted` hold for the whole family at once with 95 % confidence. A claim
     is `marginal` if it is decided only without the correction, and `undecided` if not even then. A
-    claim that was `not tested` counts as undecided in the correction, so that the other verdicts do
-    not depend on which claims were tested.
+    claim is `incomplete` if all its numbers support it but some planned ones are missing: else a
+    claim would be easier to support the less of it was tested. Claims that are incomplete or `not
+    tested` count as undecided in the correction, so that the other verdicts do not depend on them.
     """
-    alone = np.array([p for _, p in family])
+    alone = np.array([a.p_value if a.is_complete else 1.0 for a in family])
     corrected = holm(np.where(np.isnan(alone), 1.0, alone))
-    return [
-        Verdict(_verdict(speaks_for, p, adjusted), float("nan") if np.isnan(p) else float(adjusted))
-        for (speaks_for, p), adjusted in zip(family, corrected, strict=True)
-    ]
+    return [_verdict(*pair) for pair in zip(family, corrected.tolist(), strict=True)]
 
 
-def _verdict(speaks_for: bool, p: float, corrected: float) -> str:
-    if np.isnan(p):
-        return "not tested"
-    if p >= LEVEL:
-        return "undecided"
+def _verdict(answer: Answer, corrected: float) -> Verdict:
+    if np.isnan(answer.p_value):
+        return Verdict("not tested", answer.p_value)
+    if answer.p_value >= LEVEL:
+        return Verdict("undecided", corrected)
+    if not answer.is_complete:
+        return Verdict("incomplete", float("nan"))
     if corrected >= LEVEL:
-        return "marginal"
-    return "supported" if speaks_for else "contradicted"
+        return Verdict("marginal", corrected)
+    return Verdict("supported" if answer.supports else "contradicted", corrected)

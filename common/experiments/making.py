@@ -336,8 +336,23 @@ def _draw_curves(path: Path, history: list[Record], n_images: int) -> None:
 
 
 def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
-    """Accuracy and reached sparsity of all networks of the cell, into the summary. A network that
-    nobody asked for here and that cannot be read is named and left out."""
+    """Accuracy and reached sparsity of all networks of the cell, into the summary."""
+    table = paths.rows(args.pies, cell, "training")
+    table.parent.mkdir(parents=True, exist_ok=True)
+    with locks.held(table):  # if two processes end at once, the later one lists what both made
+        found = _results(args, data, cell)
+        if not found:
+            return
+        made = []
+        for metric, key in (("top1", "test_accuracy"), ("sparsity_reached", "sparsity_reached")):
+            values = [result[key] for result in found]
+            made += mean_rows(cell, metric, values, len(data.test), is_share=True)
+        rows.store(args.pies, "training", {cell: made})
+
+
+def _results(args: argparse.Namespace, data: Dataset, cell: Cell) -> list[dict[str, Any]]:
+    """What is known of each network of the cell that was tested on these images. One that cannot be
+    read is named and left out."""
     results = []
     for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
         try:
@@ -348,12 +363,4 @@ def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
         if network:
             _forget_if_stale(args.pies, cell, network_id, network["digest"])
             results.append(network["results"])
-    results = [result for result in results if result.get("test_images") == data.test.digest]
-    if results:
-        accuracy, sparsity = (
-            mean_rows(
-                cell, metric, [result[key] for result in results], len(data.test), is_share=True
-            )
-            for metric, key in (("top1", "test_accuracy"), ("sparsity_reached",) * 2)
-        )
-        rows.store(args.pies, "training", {cell: accuracy + sparsity})
+    return [result for result in results if result.get("test_images") == data.test.digest]

@@ -24,6 +24,7 @@ from common import files, paths, study
 from common.model import released
 from common.model.wide_resnet import ProjectionHead, WideResNet
 from common.paths import NetworkFiles
+from common.recipes import Config
 from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Damaged, Failure, is_trouble
 
 FORMAT = 1
@@ -201,8 +202,16 @@ def _read_released(where: NetworkFiles, asked: Path | None = None) -> dict[Path,
     found = released.find(where, asked)
     if not found:
         return None
-    parts = released.read_parts(found, where)
-    return {path: contents | {"digest": _digest(contents)} for path, contents in parts.items()}
+    return {
+        path: contents | {"digest": _digest(contents | {"config": _without_method(contents)})}
+        for path, contents in released.read_parts(found, where).items()
+    }
+
+
+def _without_method(contents: Contents) -> Config:
+    """What earlier versions took for the configuration of a released network: networks that were
+    fine-tuned from it, and predictions, name it by the digest of that."""
+    return {key: value for key, value in contents["config"].items() if key != "method"}
 
 
 def describe(where: NetworkFiles) -> Contents | None:

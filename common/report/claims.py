@@ -7,7 +7,8 @@ One line a number (`evidence`), grouped by claim. Columns:
   true; empty for those that stand beside them.
 - `verdict`, `p_holm`: of the claim, so the same on all of its lines. `supported` or `contradicted`
   hold for all five claims at once with 95 % confidence; `marginal`: only without that correction;
-  `undecided`; `not tested`. A claim is supported if all numbers that decide it are above 0, and
+  `incomplete`: all numbers that could be had support the claim, but some are missing; `undecided`;
+  `not tested`. A claim is supported if all numbers that decide it are above 0, and
   contradicted if one is below; intervals and p-value say how surely.
 """
 
@@ -51,10 +52,12 @@ def decide(found: list[Evidence]) -> dict[str, Verdict]:
     family = []
     for name in TEXTS:
         planned = [one for one in found if one.claim == name and one.decides]
-        tested = [one for one in planned if one.found and np.isfinite(one.found).all()]
-        p_values = [multiplicity.p_from_interval(*one.found, df=one.n_models - 1) for one in tested]
-        values = [one.found.value for one in tested]
-        family.append(multiplicity.combine(values, p_values, len(planned)))
+        tested = [
+            (one.found.value, multiplicity.p_from_interval(*one.found, df=one.n_models - 1))
+            for one in planned
+            if one.found
+        ]
+        family.append(multiplicity.combine(tested, len(planned)))
     return dict(zip(TEXTS, multiplicity.verdicts(family), strict=True))
 
 

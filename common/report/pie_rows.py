@@ -138,9 +138,14 @@ def of_replicates(
             continue
         rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "replicates"))
         found = resampling.replicate_counts(
-            dense.labels, fresh[dense.cell].labels, pruned.labels, fresh[cell].labels,
-            n_classes, n_resamples, rng,
-        )  # fmt: skip
+            dense.select(pruned.ids).labels,
+            fresh[dense.cell].select(fresh[cell].ids).labels,
+            pruned.labels,
+            fresh[cell].labels,
+            n_classes,
+            n_resamples,
+            rng,
+        )
         counts = [
             ("n_pies_pruned_null", found.pruned_pruned, found.pruned_pruned_interval),
             ("n_pies_unpaired", found.unpaired, found.unpaired_interval),

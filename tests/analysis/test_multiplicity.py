@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.analysis.multiplicity import combine, holm, p_from_interval, verdicts
+from common.analysis.multiplicity import Answer, combine, holm, p_from_interval, verdicts
 
 NAN = float("nan")
 
@@ -61,13 +61,14 @@ def test_p_value_uses_the_side_of_zero_and_agrees_with_the_interval(sign: int) -
 
 def test_p_value_without_width_or_interval() -> None:
     assert p_from_interval(0, 0, 0) == 1
-    assert p_from_interval(1, 1, 1) == 0
+    assert np.isnan(p_from_interval(0.002, 0.002, 0.002, df=1))  # two networks that agree
     assert np.isnan(p_from_interval(1, NAN, NAN))
 
 
 def test_verdicts_of_a_family() -> None:
     """Times 5, 4, 3: the third fails only when corrected; what was not tested counts."""
-    family = [(True, 0.0003), (False, 0.0027), (True, 0.036), (True, 0.3), (False, NAN)]
+    numbers = [(True, 0.0003), (False, 0.0027), (True, 0.036), (True, 0.3), (False, NAN)]
+    family = [Answer(*number, is_complete=True) for number in numbers]
     found = verdicts(family)
     expected = ["supported", "contradicted", "marginal", "undecided", "not tested"]
     assert [one.verdict for one in found] == expected
@@ -77,11 +78,23 @@ def test_verdicts_of_a_family() -> None:
 
 
 def test_a_claim_is_as_sure_as_its_least_sure_number_and_one_contradicts_it() -> None:
-    assert combine([1, 2, 3], [0.01, 0.04, 0.02], 5) == (True, 0.04)
-    assert combine([1, -2, -3], [0.001, 0.04, 0.002], 5) == (False, 0.01)
-    assert combine([1, -2], [0.001, 0.4], 5) == (False, 1)
-    assert combine([0], [1], 1) == (False, 1)
-    assert np.isnan(combine([], [], 3)[1])
+    assert combine([(1, 0.01), (2, 0.04), (3, 0.02)], 3) == (True, 0.04, True)
+    assert combine([(1, 0.001), (-2, 0.04), (-3, 0.002)], 5) == (False, 0.01, True)
+    assert combine([(1, 0.001), (-2, 0.4)], 5) == (False, 1, True)
+    assert combine([(0, 1)], 1) == (False, 1, True)
+    assert np.isnan(combine([], 3).p_value)
+
+
+def test_a_claim_is_not_easier_to_support_the_less_of_it_is_tested() -> None:
+    sure = (0.3, 0.001)
+    for missing in ([], [(0.3, NAN)]):
+        few = combine([sure, *missing], 2)
+        assert verdicts([few])[0].verdict == "incomplete"
+        assert np.isnan(verdicts([few])[0].p_value)
+    assert verdicts([combine([sure, (0.3, 0.4)], 3)])[0].verdict == "undecided"
+    assert verdicts([combine([sure, sure], 2)])[0].verdict == "supported"
+    # a claim beside it is corrected as if this one were undecided
+    assert [one.verdict for one in verdicts([few, combine([(1, 0.03)], 1)])][1] == "marginal"
 
 
 def test_a_claim_of_true_and_false_parts_is_rarely_supported() -> None:
@@ -89,7 +102,9 @@ def test_a_claim_of_true_and_false_parts_is_rarely_supported() -> None:
     rng = np.random.default_rng(1)
     values = rng.normal([0, 9, 9], size=(2000, 3))
     p_values = 2 * stats.norm.sf(np.abs(values))
-    found = [combine(*pair, 3) for pair in zip(values.tolist(), p_values.tolist(), strict=True)]
+    found = [
+        combine(list(zip(*pair, strict=True)), 3) for pair in zip(values, p_values, strict=True)
+    ]
     verdict = [verdicts([one])[0].verdict for one in found]
     assert 0.015 <= verdict.count("supported") / 2000 <= 0.035
     assert verdict.count("contradicted") / 2000 <= 0.02

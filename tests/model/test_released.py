@@ -139,6 +139,19 @@ def test_released_files_give_the_network(
         assert torch.equal(from_file.classify(images), labels)
 
 
+def test_the_method_does_not_change_the_digest(tmp_path: Path) -> None:
+    """Earlier versions did not read it from the name; what they made names the network by this."""
+    cell, network_id, names = next(known for known in NETWORKS if known[0] == SIMCLR)
+    found = {}
+    for method in ("SimCLR", "SupCon"):
+        folder = tmp_path / method / "cifar10"
+        torch.manual_seed(0)
+        store(folder, [name.replace("SimCLR", method) for name in names], network(cell))
+        found[method] = checkpoints.load(NetworkFiles(folder, cell, network_id), CPU)
+    assert [one.config.get("method") for one in found.values()] == ["SimCLR", None]
+    assert found["SimCLR"].digest == found["SupCon"].digest
+
+
 def test_a_whole_population_is_found_and_compared(tmp_path: Path) -> None:
     models = tmp_path / "cifar10"
     for cell, _, names in NETWORKS:

@@ -69,9 +69,11 @@ def pies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found = stored(folder, cell)
         counts = {"n_pies": found["is_pie"].sum(), "n_pies_corrected": 3, "top1": 0.9}
         counts |= {"top1_lost": 0.05, "q_score_held_out_pies_minus_flips": -0.1}
-        rows.store(folder, "pie_detection", {
-            cell: [rows.row(cell, m, v, 10, N, interval=(v, v)) for m, v in counts.items()]
-        })  # fmt: skip
+        made = [
+            rows.row(cell, metric, value, 10, N, interval=(value - 0.01, value + 0.01))
+            for metric, value in counts.items()
+        ]
+        rows.store(folder, "pie_detection", {cell: made})
         files.write_csv(paths.pie_table(folder, cell), [("index",), (0,)])
         path = paths.pies_distribution(folder, cell, "vote_distance")
         shown = {key: found[key] for key in (*plots.HEADING, "is_pie")}
