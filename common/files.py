@@ -46,7 +46,7 @@ def append_log(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log, less those that a kill cut off; none where it cannot be read."""
+    """The records of a log, without any that a kill cut off; none if the log cannot be read."""
     records = []
     try:
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else ()
@@ -83,7 +83,7 @@ def replace(
 
 
 def _flush_folder(folder: Path) -> None:
-    """A renaming is on the disk only once its folder is."""
+    """A renamed file is safe on the disk only after its folder has been flushed."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -92,8 +92,8 @@ def _flush_folder(folder: Path) -> None:
 
 
 def set_aside(damaged: Path, reason: str) -> None:
-    """Rename a damaged file rather than overwrite it, and say so in one line on stderr. Where the
-    folder is read-only the file stays; a file that another process has renamed is no error."""
+    """Rename a damaged file rather than overwrite it, and say so in one line on stderr. In a
+    read-only folder the file stays. If another process has renamed the file, nothing happens."""
     aside = paths.corrupt(damaged)
     try:
         damaged.replace(aside)
@@ -108,7 +108,7 @@ def set_aside(damaged: Path, reason: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file; one that holds this text already is not touched."""
+    """Write a text file, unless it already holds this text."""
     data = text.encode()
     if path.exists() and path.read_bytes() == data:
         return
@@ -131,8 +131,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def load_arrays(path: Path) -> Arrays | None:
-    """The arrays of an .npz file; None if it is missing or damaged (numpy checks its checksums). A
-    damaged file is set aside."""
+    """The arrays of an .npz file; None if the file is missing or damaged (numpy verifies the
+    checksums). A damaged file is set aside."""
     try:
         return _read_arrays(path)
     except FileNotFoundError:
@@ -145,8 +145,8 @@ def load_arrays(path: Path) -> Arrays | None:
 
 
 def save_arrays(path: Path, contents: Arrays) -> None:
-    """Write an .npz file, and read it back before it takes its place. Raises ValueError for arrays
-    of objects, which would have to be pickled."""
+    """Write an .npz file, and read it back before moving it into place. Raises ValueError for
+    arrays of objects, which would have to be pickled."""
     for name, array in contents.items():
         if np.asarray(array).dtype.hasobject:
             raise ValueError(f"{path}: {name} holds objects")

@@ -1,6 +1,6 @@
-"""Which values the flags accept: functions from text to value, as argparse wants its types.
+"""Which values the flags accept: functions from text to value, for use as argparse types.
 
-Each raises argparse.ArgumentTypeError, which says what would be accepted.
+Each raises argparse.ArgumentTypeError, whose message says which values are accepted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _refuse(text: str, accepted: str) -> NoReturn:
     raise argparse.ArgumentTypeError(f"{text!r}: give {accepted}")
 
 
-# Python also reads 1_0, " 5" and digits of other scripts as numbers.
+# int() and float() would also accept 1_0, " 5" and digits of other scripts.
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -42,7 +42,7 @@ def not_negative(text: str) -> float:
 
 
 def epochs(text: str) -> float:
-    """A number of at least 0; whole ones stay int, as files of earlier versions hold them."""
+    """A number of at least 0; a whole number stays an int, as in files of earlier versions."""
     value = not_negative(text)
     return int(value) if _WHOLE.fullmatch(text) else value
 
@@ -58,10 +58,10 @@ def share(text: str) -> float:
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """A whole number from low to high, in digits of ASCII."""
+    """A whole number from low to high, in ASCII digits."""
 
     def within(text: str) -> int:
-        # the length first: Python refuses to read numbers of thousands of digits
+        # check the length first: Python refuses to read numbers of thousands of digits
         value = int(text) if len(text) <= 20 and _WHOLE.fullmatch(text) else low - 1
         if not low <= value <= high:
             _refuse(text, f"a whole number from {low} to {high}")
@@ -99,7 +99,7 @@ def prunings(text: str) -> list[str]:
 
 
 def folder(text: str) -> Path:
-    """A folder, or what may become one."""
+    """A folder, or a path at which a folder can be made."""
     if not text or "\0" in text or any(len(part.encode()) > 255 for part in Path(text).parts):
         _refuse(text, "a folder whose name a file system can hold")
     try:

@@ -1,7 +1,7 @@
-"""Locks between processes, and what file systems make of them.
+"""Locks between processes, on file systems with and without flock.
 
-A lock is flock's, which the kernel frees when its holder dies. Where a file system lacks flock, a
-file stands for the lock, which a lost machine leaves behind.
+With flock, the kernel frees a lock when its holder dies. Without, a lock is a file that exists
+while the lock is held, and that a machine which is lost leaves behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ except ImportError:  # Windows
 
 WITHOUT_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 SECONDS_OF_SILENCE = 10.0
-# Options of NFS and Lustre with which a lock holds on one machine only.
+# Mount options of NFS and Lustre that restrict a lock to one machine.
 LOCAL_LOCKS = {"nolock", "local_lock=all", "local_lock=flock", "localflock"}
 MOUNTS = Path("/proc/self/mounts")
 
@@ -35,7 +35,7 @@ MOUNTS = Path("/proc/self/mounts")
 @contextmanager
 def held(target: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock that guards `target`. Yields False, without the lock, if another process holds
-    it and this one is not to wait. Who waits long says for whom, as far as a file tells."""
+    it and `wait` is False. After some seconds of waiting, a line says who holds it, if known."""
     path = paths.lock(target)
     lock = _kind(path.parent)(path)
     try:
@@ -55,8 +55,8 @@ def held(target: Path, wait: bool = True) -> Iterator[bool]:
 
 @cache
 def _kind(folder: Path) -> type[FileLock | SoftFileLock]:
-    """Locks of flock, or where the file system lacks it, files that stand for locks. Filelock would
-    go over to them by itself, but removes the file then, also one of another process (3.32)."""
+    """Locks by flock, or by files where the file system lacks flock. The package filelock would
+    change to files by itself, but would then remove a lock file of another process too (3.32)."""
     if fcntl is None:
         return FileLock
     probe = paths.lock(folder / str(os.getpid()))
@@ -71,8 +71,8 @@ def _kind(folder: Path) -> type[FileLock | SoftFileLock]:
 
 
 def holder(target: Path) -> str:
-    """Who took the lock of `target`, how long ago, and how to free it: in brackets, where a file
-    stands for the lock; nothing about a lock of the kernel."""
+    """Who took the lock of `target`, how long ago, and how to free it, in brackets. Only a lock
+    that is a file tells this; empty for a lock of the kernel."""
     path = paths.lock(target)
     if _kind(path.parent) is FileLock:
         return ""
@@ -88,7 +88,7 @@ def holder(target: Path) -> str:
 
 
 def check(folder: Path) -> None:
-    """Say in one line on stderr if locks in this folder do not do all that they should."""
+    """Warn in one line on stderr if locks in this folder do not work fully."""
     probe = folder / str(os.getpid())
     with held(probe), held(probe, wait=False) as both:
         pass
@@ -115,7 +115,7 @@ def check(folder: Path) -> None:
 
 
 def _mount_options(folder: Path) -> set[str]:
-    """How the file system of this folder is mounted; nothing is known outside Linux."""
+    """The mount options of this folder's file system; none are known outside Linux."""
     try:
         mounts = [line.split(" ") for line in MOUNTS.read_text().splitlines()]
     except OSError:

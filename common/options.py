@@ -1,8 +1,9 @@
-"""Every command-line flag, as tables: its name, which values it takes, default, and help.
+"""Every command-line flag, as tables: name, accepted values, default, and help.
 
-Imports nothing heavy, so that `--help` and a wrong flag answer at once. Each of the four public
-functions returns the parser of one kind of script; `parse_args()` also fills the preset in, checks
-flags against each other, and collects in `args.recipe` the flags that define what is learned.
+This file imports nothing heavy, so that `--help` and wrong flags are answered at once. Each of the
+four functions named after a kind of script returns the parser of that kind; its `parse_args()` also
+fills in the preset, checks flags against each other, and collects in `args.recipe` the flags that
+define what is learned.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from common import paths, ranks, recipes, runtime, study
 
 
 class Flag(NamedTuple):
-    """One flag. `kind` reads its text; a tuple is a choice of words, None a switch, bool a switch
-    with its opposite. A default of None comes from the preset, or there is none."""
+    """One flag. `kind` is a function that reads the flag's text, a tuple of accepted words, None
+    for a switch, or bool for a switch with an opposite. Without `default`, presets may give one."""
 
     name: str
     kind: Any
     help: str
     default: Any = None
     metavar: str = "N"
-    older_name: str = ""  # taken too
+    older_name: str = ""  # also accepted
 
 
 COUNT = values.integer(1, 10**6)
@@ -49,7 +50,7 @@ STUDY = (
     Flag("models_number", values.integer(1, 10**4), "networks in a population", 30, "K"),
     Flag("index_start", FROM_0, "id of the first network", 0, "ID"),
 )  # fmt: skip
-# Training makes an architecture; the other scripts take it from the files.
+# Training defines the architecture; the other scripts read it from the files.
 NETWORK = (
     Flag("model_depth", values.depth, "convolutions, 6n+4"),
     Flag("widen_factor", values.integer(1, 100), "times 16, 32, 64 channels"),
@@ -175,8 +176,8 @@ MAKING = (
     Flag("compile", None, "compile each loss and its backward pass, a minute for each; for a GPU "
          "with small batches, where they run as CUDA graphs. Another rounding, so other networks"),
 )  # fmt: skip
-NO_MATTER = ("learner", "dry_run", "debug")  # changes nothing that is made
-# Of the flags that all scripts share, these define what is learned too.
+NO_MATTER = ("learner", "dry_run", "debug")  # these change nothing in the results
+# Flags that all scripts share and that help to define what is learned.
 IN_EVERY_RECIPE = ("preset", "released_quirks", "seed", "limit", "precision", "image_size")
 
 
@@ -212,8 +213,8 @@ def _analysis(description: str, learner: str, flags: Sequence[Flag]) -> Parser:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with flags in groups, one-line errors, presets, and a list of the flags that define
-    what is learned: `learned`, and some that all scripts share."""
+    """argparse with flags in groups, one-line errors, presets, and `recipe`, the list of the flags
+    that define what is learned: those in `learned`, and some that all scripts share."""
 
     def __init__(
         self,
@@ -252,7 +253,7 @@ class Parser(argparse.ArgumentParser):
                 group.add_argument(f"--{flag.older_name}", **value, **hidden)
 
     def _default_text(self, flag: Flag) -> str:
-        """`(default: paper 205, digits 15)`, or nothing for a flag that no preset sets."""
+        """`(default: paper 205, digits 15)`; empty for a flag without a default."""
         if flag.kind is None or "(default" in flag.help:
             return ""
         if flag.default is not None:
@@ -267,8 +268,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, argv: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
-        """Parse, fill the preset in, check flags against each other. Beside the flags, the result
-        has `recipe`, those that define what is learned, and `flags`, all that matter."""
+        """Parse the flags, fill in the preset, check flags against each other. The result also has
+        `recipe`, the flags that define what is learned, and `flags`, all that affect results."""
         args = super().parse_args(argv, namespace)
         words = study.dataset_words(args.dataset)
         args.preset = args.preset or words.preset
@@ -294,7 +295,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def _ranks(self, cuda_device: int | None) -> ranks.Ranks:
-        """Which of several processes this one is; a GPU for all of them is refused."""
+        """Which of several processes this one is. Ends with an error if all would share one GPU."""
         try:
             found = ranks.of_environment()
         except runtime.Failure as failure:

@@ -25,9 +25,10 @@ from common.study import (
 
 
 def dataset_name(dataset: str, models_dir: Path | None = None) -> str:
-    """The word of a data set; of a folder the last component as the user wrote it.
+    """The word of a data set; for a folder, the last component of the path as the user wrote it.
 
-    Earlier versions took the name of a link's target: where only that has networks, it stays.
+    For a link, earlier versions took the name of its target. That name is kept where networks exist
+    under it and none under the link's own.
     """
     if dataset in DATASETS:
         return dataset
@@ -60,7 +61,7 @@ class NetworkFiles(NamedTuple):
 
     @property
     def parts(self) -> dict[str, Path]:
-        """The network itself by part: the whole network, or SupCon's encoder and head."""
+        """The file of each part: of the whole network, or of SupCon's encoder and head."""
         stem, parts = network_stem(self.cell, self.id), LEARNERS[self.cell.learner].parts
         if len(parts) == 1:
             return {parts[0]: self.models / f"{stem}.pt"}
@@ -68,23 +69,23 @@ class NetworkFiles(NamedTuple):
 
     @property
     def last(self) -> Path:
-        """The part that is written last. It names the network in messages."""
+        """The file that is written last; messages use it to name the network."""
         return list(self.parts.values())[-1]
 
     @property
     def missing(self) -> list[Path]:
-        """The parts that are not there."""
+        """The files of parts that do not exist."""
         return [path for path in self.parts.values() if not path.exists()]
 
     @property
     def state(self) -> Path:
-        """The state of its interrupted training. Its lock is that of the network."""
+        """The state of an interrupted training. Its lock guards the whole network."""
         return self.models / f".{network_stem(self.cell, self.id)}.state.pt"
 
     @property
     def leftovers(self) -> list[Path]:
-        """What a killed process left of a finished network: a state, half-written files. Only the
-        holder of the lock may remove them: another process may be writing one at this moment."""
+        """Files that a killed process left beside a network: a state, half-written files. Only the
+        holder of the lock may remove them, since another process may be writing one right now."""
         written = [*self.parts.values(), self.state]
         temporaries = [temporary(path, "[0-9]*").name for path in written]
         names = [self.state.name, *temporaries]
@@ -93,7 +94,7 @@ class NetworkFiles(NamedTuple):
 
 def corrupt(damaged: Path) -> Path:
     """A free name for a damaged file: `<name>.corrupt`, else `<name>.2.corrupt` and so on. No
-    pattern that looks for results matches it."""
+    pattern that finds results matches such a name."""
     free, n = damaged.with_name(f"{damaged.name}.corrupt"), 1
     while free.exists():
         n += 1
@@ -107,8 +108,8 @@ def lock(target: Path) -> Path:
 
 
 def temporary(path: Path, process: str) -> Path:
-    """The name under which a process writes a file before it moves the file into place; `process`
-    is its id, or a glob."""
+    """The name under which a process writes a file before it moves the file into place. `process`
+    is the id of the process, or a glob."""
     return path.with_name(f".{path.stem}.{process}.tmp{path.suffix}")
 
 
@@ -124,7 +125,7 @@ _NETWORK = re.compile(
 
 
 def network_of(path: Path) -> tuple[Cell, int] | None:
-    """The cell and id that the name of a network's file tells; None for another file."""
+    """The cell and id in the name of a network's file; None for any other file."""
     match = _NETWORK.fullmatch(path.name)
     if match is None:
         return None
@@ -132,8 +133,8 @@ def network_of(path: Path) -> tuple[Cell, int] | None:
 
 
 def networks_present(models: Path) -> dict[Cell, set[int]]:
-    """The ids of the networks that lie in `models`, by cell, sparsities ascending; those of the
-    released code too."""
+    """The ids of the networks in `models`, those of the released code included, by cell, with
+    ascending sparsities."""
     found: dict[Cell, set[int]] = {}
     for cell, network_id in released_networks(models):
         found.setdefault(cell, set()).add(network_id)
@@ -143,8 +144,8 @@ def networks_present(models: Path) -> dict[Cell, set[int]]:
     return dict(sorted(found.items()))
 
 
-# The released code of arXiv 2207.00200 put CIFAR-10 networks flat into models/, and named them so.
-# Encoder and head name the epochs of their own stage.
+# The released code of arXiv 2207.00200 put CIFAR-10 networks directly into models/, under these
+# names. The names of encoder and head contain the epochs of their own stage.
 _SPARSITY = r"(?P<sparsity>0(?:\.\d{1,10})?)"
 _RELEASED_SUPERVISED = re.compile(
     rf"wideResNet_(?P<tag>global_|){_SPARSITY}pruning_\d+epochs_\d+depth_[\d.]+dropout"
@@ -158,13 +159,13 @@ _RELEASED_SUPCON = re.compile(
     re.ASCII,
 )
 _RELEASED_PRUNING = {"": EARLY, "_later": LATER, "_global": ONE_SHOT, "global_": ONE_SHOT}
-# A folder is CIFAR-10 to released networks if its name begins so: `cifar10-jpeg`, a link `cifar10`.
+# Released networks belong to a folder whose name begins with cifar10: `cifar10-jpeg`, for example.
 _CIFAR10 = re.compile(r"cifar10(?!\d).*")
 
 
 def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Path]]]:
-    """Files of the released code that lie beside or in the folder `models` of CIFAR-10, by network.
-    Several candidates for one network are all listed."""
+    """Files of the released code beside or in the folder `models` of CIFAR-10, by network. If there
+    are several candidates for one network, all are listed."""
     if not _CIFAR10.fullmatch(models.name):
         return {}
     found: dict[tuple[Cell, int], list[dict[str, Path]]] = {}
@@ -188,13 +189,13 @@ def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Pat
 
 
 def released_method(encoder: Path) -> str:
-    """`SupCon` or `SimCLR`: the method that the name of a released encoder tells."""
+    """`SupCon` or `SimCLR`, from the name of a released encoder."""
     return _RELEASED_SUPCON.fullmatch(encoder.name)["method"]
 
 
 def locate(path: Path) -> NetworkFiles | None:
-    """The network whose file this is (of SupCon, either of the two; also one of the released code);
-    None for another file."""
+    """The network that this file belongs to (either of SupCon's two files; a file of the released
+    code, too); None for any other file."""
     if network := network_of(path):
         return NetworkFiles(path.parent, *network)
     beside_cifar10 = path.parent / "cifar10"
@@ -209,7 +210,7 @@ def _released_network(learner: str, match: re.Match[str]) -> tuple[Cell, int]:
 
 
 def _released_cell(learner: str, sparsity: str, tag: str) -> Cell:
-    """Dense networks carry the tag of the schedule that they did not need: `_later`, or none."""
+    """The names of dense networks may carry the tag of a schedule, `_later`: it means nothing."""
     pruning = _RELEASED_PRUNING[tag]
     is_dense = float(sparsity) == 0 and pruning != ONE_SHOT
     return Cell(learner, DENSE if is_dense else pruning, float(sparsity))
@@ -221,7 +222,7 @@ def log(logs: Path, cell: Cell, network_id: int) -> Path:
 
 
 def rank_log(logs: Path, rank: int) -> Path:
-    """What a rank prints that has no terminal."""
+    """The output of a rank that has no terminal."""
     return logs / f"rank{rank}.log"
 
 
@@ -231,22 +232,22 @@ def curves(pies: Path, cell: Cell, network_id: int) -> Path:
 
 
 def summary(pies: Path) -> Path:
-    """The long table with one row a number."""
+    """The long table, with one row for each number."""
     return pies / "summary.csv"
 
 
 def rows(pies: Path, cell: Cell, analysis: str) -> Path:
-    """The rows of summary.csv that one analysis made of one cell."""
+    """The rows of summary.csv that one analysis made about one cell."""
     return pies / "rows" / f"{analysis}.{cell_stem(cell)}.csv"
 
 
 def earlier_rows(pies: Path) -> Path:
-    """The rows that a version of this project wrote that kept no files of rows."""
+    """The rows from a version of this project that did not yet keep files of rows."""
     return pies / "rows" / "earlier.csv"
 
 
 def rows_files(pies: Path, analysis: str = "") -> list[Path]:
-    """The files of rows of one analysis, or of all, but none that is half written."""
+    """The files of rows of one analysis, or of all analyses, without half-written ones."""
     pattern = f"{analysis}.*.csv" if analysis else "[!.]*.csv"
     return sorted((pies / "rows").glob(pattern))
 
@@ -257,17 +258,17 @@ def analysis_of(rows: Path) -> str:
 
 
 def test_labels(pies: Path) -> Path:
-    """The labels of the test images that the last analysis saw."""
+    """The labels of the test images in the last analysis."""
     return pies / "test_labels.npz"
 
 
 def claims(pies: Path) -> Path:
-    """The paper's claims and what these networks say to them."""
+    """The paper's claims, and what these networks say about each."""
     return pies / "claims.csv"
 
 
 def main_table(pies: Path) -> Path:
-    """The table that the scripts print, of both learners."""
+    """The table that the scripts print, for both learners."""
     return pies / "table.csv"
 
 
@@ -292,7 +293,7 @@ def probe_predictions(pies: Path, cell: Cell, network_id: int) -> Path:
 
 
 def pie_table(pies: Path, cell: Cell) -> Path:
-    """The table with one row an example: its votes in the dense and in the pruned population."""
+    """The table with one row for each example: its votes in the dense and the pruned population."""
     name = f"pies_{cell.pruning_method}_s{format_sparsity(cell.sparsity)}.csv"
     return pies / cell.learner / "pies_distribution" / name
 
@@ -318,13 +319,13 @@ _PIES = re.compile(
 
 
 def cell_of_pies(path: Path) -> Cell | None:
-    """The cell whose PIEs lie in this .npz, None for another file."""
+    """The cell whose PIEs are in this .npz file; None for any other file."""
     match = _PIES.fullmatch(path.name)
     return match and Cell(match["learner"], match["pruning"], float(match["sparsity"]))
 
 
 def pies_files(pies: Path) -> dict[Cell, Path]:
-    """The arrays of the PIEs that are there, by cell."""
+    """The existing files with arrays of PIEs, by cell."""
     found = ((cell_of_pies(path), path) for path in pies.glob("*/pies_distribution/*.npz"))
     return {cell: path for cell, path in found if cell is not None}
 
@@ -382,8 +383,8 @@ REPORT_FIGURES = {
 
 
 def report_figures(pies: Path) -> list[tuple[str, Path]]:
-    """Kind and path of the report's figures that are there, without half-written ones of other
-    processes."""
+    """Kind and path of the report's figures that exist, without those that another process has
+    half written."""
     return [
         (kind, path)
         for kind, pattern in REPORT_FIGURES.items()
@@ -393,8 +394,8 @@ def report_figures(pies: Path) -> list[tuple[str, Path]]:
 
 
 def cell_of_figure(path: Path) -> Cell | None:
-    """The cell that the name of a figure tells, with an empty learner where the figure is about
-    both; None for a figure of all cells."""
+    """The cell in the name of a figure, with an empty learner if the figure is about both learners;
+    None for a figure about all cells."""
     pruning = re.search(rf"_({_any_of([DENSE, *PRUNINGS])})_", path.name)
     sparsity = re.search(r"\d\.\d{2,10}", path.name)
     if pruning is None or sparsity is None:

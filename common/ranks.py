@@ -1,8 +1,8 @@
-"""Several processes that share the work of one command: those of torchrun, of Slurm, or started by
-hand with the same variables.
+"""Several processes that share the work of one command. torchrun or Slurm starts them, or a user
+does by hand, with the same environment variables.
 
-They form no group and wait for no signal of each other: a rank learns from locks and files what the
-others do, so each may be late, killed, or missing.
+The ranks send each other no messages: a rank learns from locks and files what the others do, so any
+of them may be late, killed, or missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.runtime import EXIT_ARGUMENTS, Failure
 
 Piece = TypeVar("Piece")
 
-# Rank, number of ranks, rank on this machine. A batch script has Slurm's too, as rank 0 of all.
+# Rank, number of ranks, rank on this machine. Slurm sets its own in a batch script too, as rank 0.
 VARIABLES = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
@@ -32,15 +32,16 @@ class Ranks(NamedTuple):
     local: int = 0
 
     def order(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """The pieces as this rank tries them: r, r+W, …, so that ranks which start together do not
-        meet; then those of the others, which begin at the other end of theirs."""
+        """The pieces in the order in which this rank tries them: first its own share r, r+W, …, so
+        that ranks which start together do not collide; then the other ranks' shares, each from its
+        end, since its owner begins at the start."""
         shares = [pieces[(self.rank + k) % self.world :: self.world] for k in range(self.world)]
         return [*shares[0], *(piece for share in shares[1:] for piece in reversed(share))]
 
 
 def of_environment() -> Ranks:
-    """The ranks that torchrun or Slurm tells; else one process. A local rank that is missing is the
-    rank. Raises Failure(EXIT_ARGUMENTS) for a value that is none."""
+    """The ranks as torchrun or Slurm defines them; without either, a single process. A missing
+    local rank is taken to be the rank. Raises Failure(EXIT_ARGUMENTS) for an invalid value."""
     for names in VARIABLES:
         rank, world, local = (os.environ.get(name) for name in names)
         # A batch script that did not ask for tasks has Slurm's rank 0, but no number of them.
@@ -64,11 +65,11 @@ def _number(name: str, text: str | None) -> int:
 
 
 def print_to(path: Path) -> None:
-    """Print into this file from now on, and draw no progress bar: only rank 0 has the terminal.
+    """From now on print into this file, and draw no progress bar: only rank 0 uses the terminal.
     Errors and warnings stay on stderr."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sys.stdout = path.open("a", buffering=1)
-    except OSError:  # as any log: it never stops an experiment
+    except OSError:  # a log that cannot be written never stops an experiment
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-    sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # what tqdm asks
+    sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # tqdm asks this

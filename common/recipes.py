@@ -1,9 +1,9 @@
-"""Every number of the recipes: defaults of the flags, and what no flag changes.
+"""Every number of the recipes: defaults of the flags, and constants that no flag changes.
 
-`paper` is the recipe of arXiv 2207.00200 as released, its faults corrected; `fast` reaches about
-its accuracy in an eighth of the epochs; `digits` is small enough that a whole study runs on two CPU
-cores in minutes. Milestones and windows are fractions of the training, so that they mean the same
-at every number of epochs. Nothing heavy is imported.
+`paper` is the released recipe of arXiv 2207.00200 with its faults corrected; `fast` reaches about
+the same accuracy in an eighth of the epochs; `digits` is so small that a whole study runs on two
+CPU cores in minutes. Milestones and windows are fractions of the training, so that they mean the
+same at every number of epochs. This file imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -161,10 +161,10 @@ MOMENTUM = 0.9
 BASE_TEMPERATURE = 0.07
 FINETUNING_MOMENTUM = 0.9
 
-# How images are augmented where they are classified, and how the views are made that SupCon
-# contrasts: these are cropped first, to between --min_crop_area and all of the image. A digit must
-# stay a digit: it is shifted and resized, never flipped. The padding of the other crop is an eighth
-# of the side: 4 of 32.
+# How images are augmented for classification, and how SupCon's views are made. SupCon's views are
+# first cropped to a share of the image, from --min_crop_area to 1. Images to be classified are
+# padded by an eighth of the side, 4 of 32, before they are cropped. A digit must stay a digit: it
+# is shifted and resized, never flipped.
 CROP_PADDING = 1 / 8
 CLASSIFICATION_VIEWS = {
     "paper": Augmentation(horizontal_flip=0.5),
@@ -196,16 +196,16 @@ class Window(NamedTuple):
 # is SupCon's (2,440 to 4,760 every 62 of 24,500). Both serve both learning methods here.
 WINDOWS = {study.EARLY: Window(0.0125, 0.25, 39), study.LATER: Window(0.10, 0.194, 38)}
 
-# Flags that only some networks depend on; the configuration of another one lacks them.
+# Flags on which only some networks depend; the configurations of the other networks lack them.
 ARCHITECTURE = ("model_depth", "widen_factor", "dropout")
 PRUNED_ONLY = ("begin_step", "end_step", "frequency", "allocation", "criterion")
 CONTRASTIVE_ONLY = (
     *("temperature", "base_temperature", "min_crop_area"),
     *("head_epochs", "batch_size_head", "head_views"),
 )
-# A fine-tuned network takes these from the dense one that it was made from.
+# A fine-tuned network takes these from its dense parent.
 INHERITED = (*ARCHITECTURE, "method", "projection_head")
-# Flags that came after the first networks were trained, with the value that these were trained by.
+# Flags that came after the first networks were trained, with the values used for those networks.
 INTRODUCED: dict[str, Any] = {
     "head_views": 0,
     "released_quirks": False,
@@ -217,8 +217,8 @@ INTRODUCED: dict[str, Any] = {
 
 
 def complete(config: Mapping[str, Any]) -> Config:
-    """A configuration with every key that its file lacks: it has the value that every network had
-    before the flag was introduced."""
+    """A configuration, completed by the keys that its file lacks. Each gets the value that all
+    networks had before the flag was introduced."""
     introduced = INTRODUCED | {
         "image_size": study.dataset_words(str(config.get("dataset"))).image_size,
         "min_crop_area": {"digits": 0.6}.get(str(config.get("preset")), 0.2),
@@ -227,8 +227,8 @@ def complete(config: Mapping[str, Any]) -> Config:
 
 
 def differences(config: Config, other: Config, but: Iterable[str] = ()) -> str:
-    """`epochs 5 (not 3), seed 1 (not 0)`: the keys in which two configurations differ, but these.
-    Empty if they define the same network."""
+    """`epochs 5 (not 3), seed 1 (not 0)`: the keys in which two configurations differ, except those
+    in `but`. Empty if the two define the same network."""
     a, b = complete(config), complete(other)
     keys = sorted((a.keys() | b.keys()) - set(but))
     differing = [key for key in keys if a.get(key) != b.get(key)]

@@ -28,16 +28,16 @@ EXIT_NON_FINITE = 5
 EXIT_MEMORY = 6
 EXIT_WRITE = 7
 EXIT_LOCKED = 8
-# What a script returns after it was asked to stop and has saved its state.
+# Exit codes of a script that was asked to stop and has saved its state.
 EXIT_SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
-# "Requeue me": of Slurm as USR1 or, by way of submitit, USR2; a terminal that closes sends HUP.
+# "Requeue me": Slurm sends USR1 or, through submitit, USR2; a terminal that closes sends HUP.
 for _name in ("SIGUSR1", "SIGUSR2", "SIGHUP"):
     if hasattr(signal, _name):  # not on Windows
         EXIT_SIGNALS[getattr(signal, _name)] = 75
 
 
 class Failure(Exception):
-    """A foreseen end: `message` is one line for the user, `code` the exit code of the contract."""
+    """A foreseen failure: `message` is one line for the user, `code` the documented exit code."""
 
     def __init__(self, code: int, message: str):
         super().__init__(message)
@@ -45,8 +45,8 @@ class Failure(Exception):
 
 
 class Damaged(Failure):
-    """A file of this project that cannot be read, or whose contents changed after it was written. A
-    whole file of another network or recipe is no damaged one."""
+    """A file of this project cannot be read, or its contents changed after it was written. An
+    intact file of another network or recipe does not count as damaged."""
 
     def __init__(self, path: Path, reason: str, remedy: str):
         super().__init__(EXIT_CHECKPOINT, f"{path}: {reason}; {remedy}")
@@ -54,8 +54,8 @@ class Damaged(Failure):
 
 
 class Interrupted(BaseException):
-    """A signal asked for a stop. Training raises this after it has saved its state. Like
-    KeyboardInterrupt this is no Exception, so that no handler of errors catches it."""
+    """A signal asked for a stop; training raises this after it has saved its state. Like
+    KeyboardInterrupt, this is not an Exception, so `except Exception` does not catch it."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -71,8 +71,8 @@ def stop_requested() -> int | None:
 
 
 def _remember_signal(signum: int, _frame: object) -> None:
-    """Schedulers send a signal twice, or send another one after it: only the first counts. A user
-    who then presses Ctrl-C wants to leave at once (files in place stay intact)."""
+    """Remember the first signal only: schedulers send a signal twice, or send two different ones. A
+    user who then presses Ctrl-C wants to leave at once (files in place stay intact)."""
     global _stop_signal
     if _stop_signal is None:
         _stop_signal = signum
@@ -81,13 +81,14 @@ def _remember_signal(signum: int, _frame: object) -> None:
 
 
 def stop_at_safe_point() -> None:
-    """From now on a signal waits until training asks `stop_requested`, saves and leaves. Only a
-    SIGINT that follows another signal ends the process at once."""
+    """From now on, a signal does not stop the process: training asks `stop_requested`, saves its
+    state and leaves. Only a SIGINT after another signal ends the process at once."""
     _handle_signals(_remember_signal)
 
 
 def _handle_signals(handler: Callable[[int, object], None]) -> None:
-    """Give every signal that asks for a stop this handler. `nohup` means what it says."""
+    """Install this handler for every signal that asks for a stop. Under `nohup`, SIGHUP stays
+    ignored."""
     for signum in EXIT_SIGNALS:
         is_nohup = signum.name == "SIGHUP" and signal.getsignal(signum) == signal.SIG_IGN
         if not is_nohup:
@@ -99,9 +100,9 @@ def _stop_now(signum: int, _frame: object) -> None:
 
 
 def main(script: Callable[[], int]) -> int:
-    """Run a script; turn whatever ends it into one line on stderr and the contract's exit code."""
+    """Run a script; turn every foreseen failure into one line on stderr and an exit code."""
     _handle_signals(_stop_now)
-    # Torch and Pillow warn about damaged files, which this project refuses in one line of its own.
+    # Torch and Pillow warn about damaged files; this project refuses them with its own message.
     warnings.filterwarnings("ignore", module=r"torch\._weights_only_unpickler|PIL\.")
     started = time.monotonic()
     try:
@@ -123,7 +124,7 @@ def main(script: Callable[[], int]) -> int:
 
 
 def _used(seconds: float) -> str:
-    """`1:02:03, at most 1.2 GB of memory`: the time and this process's peak."""
+    """`1:02:03, at most 1.2 GB of memory`: the time, and the peak memory of this process."""
     hours, rest = divmod(round(seconds), 3600)
     text = f"{hours}:{rest // 60:02}:{rest % 60:02}"
     try:
@@ -138,7 +139,7 @@ def _used(seconds: float) -> str:
 
 
 def report(code: int, message: str) -> int:
-    """Print one line on stderr, with --debug the traceback too; return the code."""
+    """Print one line on stderr, and with --debug the traceback too; return the code."""
     if "--debug" in sys.argv and sys.exc_info()[0] is not None:
         import traceback
 
@@ -148,8 +149,8 @@ def report(code: int, message: str) -> int:
 
 
 def one_line(text: str) -> str:
-    """The text with every character spelled out that would break the line or steer a terminal: file
-    names may hold any."""
+    """The text, with every character escaped that would break the line or control a terminal: a
+    file name may contain any character."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -164,7 +165,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_trouble(error: BaseException) -> bool:
     """Whether reading failed because of the machine (no memory, a disk that does not answer), not
-    because of the file. A file that is cut gives EINVAL, a folder in its place EISDIR."""
+    because of the file. A truncated file gives EINVAL, a folder in its place EISDIR."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL, errno.EISDIR)
     return is_out_of_memory(error)
@@ -176,7 +177,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def memory_for(flag: str, size: int) -> Iterator[None]:
-    """A block of work on `size` images at once, as this flag says. Raises Failure(EXIT_MEMORY),
+    """Around work on `size` images at once, a number that `flag` sets. Raises Failure(EXIT_MEMORY),
     with flag and size, if memory does not suffice."""
     try:
         yield
@@ -191,8 +192,9 @@ def memory_for(flag: str, size: int) -> Iterator[None]:
 
 
 def pick_device(cuda_device: int | None, local_rank: int = 0) -> torch.device:
-    """The CUDA device with this id; for None that of a process with this rank on its machine, where
-    processes share GPUs if these are fewer; the CPU for -1, or (said in one line) without CUDA."""
+    """The CUDA device with this id, or the CPU for -1. For None, each process takes the GPU of its
+    rank on this machine; processes share GPUs if there are fewer GPUs. Without CUDA, the CPU (and
+    one line on stderr says so)."""
     import torch
 
     if cuda_device != -1 and not torch.cuda.is_available():
@@ -210,22 +212,22 @@ def pick_device(cuda_device: int | None, local_rank: int = 0) -> torch.device:
             f"argument --cuda_device: {cuda_device}: this machine has GPUs "
             f"0 to {torch.cuda.device_count() - 1} (-1: CPU)",
         )
-    # Convolutions would use TF32 by default; PIEs are decided by an argmax, so analysis is float32
-    # indeed, and training that wants speed asks for bf16.
+    # Convolutions would use TF32 by default. An argmax decides PIEs, so analysis runs in full
+    # float32; training that needs speed uses bf16.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda", cuda_device)
 
 
-# Only the largest activations of SupCon's batches of 1,024 images are above it: to reuse these too
-# would add half to the peak (7.1 instead of 4.7 GB).
+# Only the largest activations of SupCon's batches of 1,024 images are larger. Reusing their memory
+# too would raise the peak by half (7.1 instead of 4.7 GB).
 REUSED_UP_TO = 144 * 2**20  # bytes
 
 
 def reuse_memory() -> None:
     """Let glibc keep freed memory instead of returning it to the system. A network's activations
-    are freed and needed again at every step, and clearing fresh pages takes a third of it.
-    Does nothing where the C library is another one."""
+    are freed and needed again at every step, and clearing fresh pages takes a third of the step.
+    Does nothing with another C library."""
     import ctypes
     import platform
 
@@ -233,14 +235,13 @@ def reuse_memory() -> None:
         return
     mallopt = ctypes.CDLL(None).mallopt
     mmap_threshold, trim_threshold = -3, -1  # their numbers in malloc.h
-    # before glibc 2.35, 32 MB was the highest; without it the other one would only do harm
+    # before glibc 2.35, 32 MB was the maximum; without this setting the other one would only harm
     if mallopt(mmap_threshold, REUSED_UP_TO) or mallopt(mmap_threshold, 32 * 2**20):
         mallopt(trim_threshold, 2**31 - 1)
 
 
 def pick_precision(asked: str, device: torch.device) -> str:
-    """The precision that `auto` means on this device: bf16 on a GPU that computes in it, else
-    fp32."""
+    """The precision asked for; `auto` means bf16 on a GPU that computes in bf16, else fp32."""
     import torch
 
     if asked != "auto":
@@ -254,8 +255,8 @@ def pick_precision(asked: str, device: torch.device) -> str:
 def seed_from(*keys: int | str) -> int:
     """A 63-bit seed that depends on every key: `seed_from(seed, network_id, "order", epoch)`.
 
-    All randomness of training comes from such keys, so there is no stream whose position
-    would have to be restored after an interruption.
+    All randomness in training comes from such keys, so no random stream has a position that would
+    have to be restored after an interruption.
     """
     digest = hashlib.blake2b(json.dumps(keys).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

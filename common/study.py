@@ -1,7 +1,7 @@
 """The words of the study, as tables: learners, prunings, criteria, data sets, and the cells that
-they make. What depends on such a word is a column here, and other files look it up.
+they make up. Whatever depends on such a word is a column here, and other files look it up.
 
-Imports nothing heavy. A new criterion or data set begins with its word in this file.
+This file imports nothing heavy. A new criterion or data set begins with its word in this file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Schedule(NamedTuple):
 
     script: str  # the kind of script that makes these networks
     is_gradual: bool
-    # Whether one seed makes a pruned network the pair of a dense one: both learn from the same
-    # first weights, order and augmentations. Else only the network that it was made from does.
+    # Whether a pruned and a dense network with the same seed are a pair: both then learn from the
+    # same first weights, order and augmentations. If not, only the parent of a network is its pair.
     is_paired_by_seed: bool
 
 
@@ -43,7 +43,7 @@ SCHEDULES = {
 }
 # Which weights go first. The first criterion is the default, and no part of a pruning's name.
 CRITERIA = ("magnitude", "random")
-# Over which weights a criterion ranks: within each layer, or over all layers together.
+# Which weights a criterion ranks together: those of each layer, or those of all layers.
 ALLOCATIONS = ("uniform", "global")
 
 
@@ -89,16 +89,16 @@ DATASETS = {
         "digits", 8, 1_297, 500, 10, keeps_class_mirrored=False, is_resizable=False
     ),
 }
-FOLDER = DatasetWords("paper", 32, 0, 0, 0)  # of a folder with images, whose number is counted
+FOLDER = DatasetWords("paper", 32, 0, 0, 0)  # a folder with images, which are counted when needed
 
 
 def dataset_words(dataset: str) -> DatasetWords:
-    """The row of a data set; any other word is the path of a folder."""
+    """The row of a data set; any other word is taken as the path of a folder."""
     return DATASETS.get(dataset, FOLDER)
 
 
 class Cell(NamedTuple):
-    """One population of the study: how it learned, how and how much it was pruned."""
+    """One population of the study: how it learned, how it was pruned, and by how much."""
 
     learner: str
     pruning_method: str  # `dense`, or a key of PRUNINGS

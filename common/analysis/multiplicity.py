@@ -33,7 +33,8 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def p_from_interval(value: float, low: float, high: float, df: float | None = None) -> float:
-    """Two-sided p-value of "it is 0" from a number and its 95 % interval; nan if one is missing.
+    """Two-sided p-value of "the number is 0" from a number and its 95 % interval. nan if either is
+    missing, or if the interval has no width on the side of 0.
 
     The standard error comes from the side on which 0 lies, so a skewed interval keeps its skewness
     and p < 0.05 means the same as "0 is outside". df: the degrees of freedom, if it is a Student
@@ -45,7 +46,7 @@ def p_from_interval(value: float, low: float, high: float, df: float | None = No
     if not np.isfinite([value, low, high]).all():
         return float("nan")
     half = value - low if value > 0 else high - value
-    if half <= 0:  # an interval of no width: two networks that happen to agree are no certainty
+    if half <= 0:  # an interval without width: that two networks agree by chance proves nothing
         return 1.0 if value == 0 else float("nan")
     shape = stats.norm if df is None else stats.t(df)
     return float(2 * shape.sf(abs(value) / half * shape.ppf(0.975)))
@@ -67,11 +68,11 @@ class Answer(NamedTuple):
 
 
 def combine(numbers: Sequence[tuple[float, float]], n_planned: int) -> Answer:
-    """The answer of those of n_planned numbers that could be had, each a value and its p-value (nan
-    if it has none: it then counts as missing).
+    """The answer of the available ones of n_planned numbers, each a value and its p-value. A number
+    without a p-value (nan) counts as missing.
 
-    All must be above 0 to support a claim, which is as sure as the least sure of them. One number
-    below 0 contradicts the claim (Bonferroni over n_planned), whatever is missing.
+    To support a claim all numbers must be above 0; the claim is as certain as the least certain of
+    them. One number below 0 contradicts it (Bonferroni over n_planned), whatever is missing.
     """
     tested = [(value, p) for value, p in numbers if not np.isnan(p)]
     if not tested:
@@ -87,9 +88,10 @@ def verdicts(family: Sequence[Answer]) -> list[Verdict]:
 
     `supported` and `contradicted` hold for the whole family at once with 95 % confidence. A claim
     is `marginal` if it is decided only without the correction, and `undecided` if not even then. A
-    claim is `incomplete` if all its numbers support it but some planned ones are missing: else a
-    claim would be easier to support the less of it was tested. Claims that are incomplete or `not
-    tested` count as undecided in the correction, so that the other verdicts do not depend on them.
+    claim is `incomplete` if its numbers support it but some planned ones are missing: otherwise the
+    fewer numbers were tested, the more easily a claim would be supported. Claims that are
+    incomplete or `not tested` count as undecided in the correction, so no other verdict depends on
+    them.
     """
     alone = np.array([a.p_value if a.is_complete else 1.0 for a in family])
     corrected = holm(np.where(np.isnan(alone), 1.0, alone))

@@ -1,7 +1,7 @@
 """Batched augmentations with parameters drawn per image, on the device of the images.
 
-Parameters come from a CPU generator (`draw`), so that every device sees the same ones; what they
-do to the images (`apply`) follows torchvision's transforms of the same names.
+Parameters come from a CPU generator (`draw`), so that they are the same on every device. The
+transforms (`apply`) follow those of the same names in torchvision.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def apply(images: Tensor, parameters: Parameters) -> Tensor:
 
 
 def _rows(chosen: Tensor, images: Tensor) -> Tensor:
-    """Indices of the chosen images. Found on the CPU: the GPU is not asked, so nothing waits."""
+    """Indices of the chosen images, found on the CPU so that nothing has to wait for the GPU."""
     return chosen.nonzero().squeeze(1).to(images.device, non_blocking=True)
 
 
@@ -99,8 +99,8 @@ def _draw_resized_crops(
 
 
 def _crop_and_flip(images: Tensor, boxes: Tensor | None, flips: Tensor | None) -> Tensor:
-    """Cropping, bilinear resizing and flipping act on rows and on columns apart, so the new image
-    is R x image x C^T with one pair of sparse [H,H] matrices for each image."""
+    """Cropping, bilinear resizing and flipping act on rows and columns separately, so the new image
+    is R x image x C^T, where each image has two sparse [H,H] matrices R and C of its own."""
     n, _, size, _ = images.shape
     if boxes is None:
         boxes = torch.tensor([0.0, 0.0, size, size]).expand(n, 4)
@@ -116,9 +116,9 @@ def _crop_and_flip(images: Tensor, boxes: Tensor | None, flips: Tensor | None) -
 
 
 def _resize_matrix(start: Tensor, length: Tensor, flipped: Tensor, size: int) -> Tensor:
-    """[B,size,size] weights that make `size` samples of the pixels start … start+length-1 by
-    bilinear interpolation, in reverse where flipped; samples never look beyond the box; beyond the
-    image it is black."""
+    """Weights [B,size,size] that interpolate `size` samples bilinearly from the pixels start …
+    start+length-1, in reverse order where flipped. Samples use no pixels outside this box; pixels
+    outside the image are black."""
     pixel = torch.arange(size, device=start.device, dtype=torch.float32)
     scale = (length / size)[:, None]
     position = ((pixel + 0.5) * scale - 0.5).clamp(min=0)
@@ -141,7 +141,7 @@ def _jitter(images: Tensor, factors: Tensor, orders: Tensor, jittered: Tensor) -
 
 def grayscale(images: Tensor) -> Tensor:
     """[B,3,H,W] -> [B,1,H,W]."""
-    # Numbers rather than a tensor of them: copying one to a GPU would make the CPU wait.
+    # Plain numbers, not a tensor: copying a tensor to a GPU would make the CPU wait.
     return sum(w * images[:, c, None] for c, w in enumerate(GREY_WEIGHTS))
 
 
@@ -166,7 +166,7 @@ def _mix(images: Tensor, others: Tensor, factors: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
-    """Turn the hue by shifts [B] in [-0.5, 0.5] of the circle; value and saturation stay.
+    """Rotate the hue by shifts [B] in [-0.5, 0.5] of the circle; value and saturation stay.
 
     In HSV a channel is V - V·S·clamp(min(k, 4 - k), 0, 1) with k = (n + 6·hue) mod 6 and
     n = 5, 3, 1 for red, green, blue (the closed form of the usual six cases).
@@ -174,8 +174,8 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     value = images.amax(1)
     chroma = value - images.amin(1)
     red, green, blue = images.unbind(1)
-    # Of the channels that are brightest the first one counts, as in the usual cases. With weights
-    # of exactly 0 or 1, lerp chooses; on a CPU it is faster than `where`.
+    # If several channels are brightest, the first one counts, as in the usual six cases. With
+    # weights of exactly 0 or 1, lerp selects, on a CPU faster than `where`.
     sextant = torch.lerp(
         torch.add(red - green, chroma, alpha=4),
         torch.add(blue - red, chroma, alpha=2),
@@ -184,7 +184,7 @@ def adjust_hue(images: Tensor, shifts: Tensor) -> Tensor:
     sextant = torch.lerp(sextant, green - blue, (red == value).float())
     grey = chroma == 0
     turns = sextant / (6 * chroma + grey) + shifts[:, None, None]
-    # one turn more, so that the fraction of none is negative
+    # one more turn, so that no fraction is negative
     k = torch.stack([turns + (1 + n / 6) for n in (5, 3, 1)], dim=1).frac_().mul_(6)
     # clamp(min(k, 4 - k), 0, 1) = 2 - clamp(|k - 2|, 1, 2)
     minus = k.sub_(2).abs_().clamp_(1, 2).sub_(2)

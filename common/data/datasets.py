@@ -23,7 +23,7 @@ CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-# Groups of images in the summary, so no names of classes.
+# These name groups of images in the summary, so no class may have them.
 RESERVED_NAMES = {"all", "pie", "non_pie"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 
@@ -42,7 +42,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split; mean and std [3] are those of the training images in [0, 1]."""
+    """A training and a test split; mean and std [3] of the training images, scaled to [0, 1]."""
 
     name: str
     classes: tuple[str, ...]
@@ -70,13 +70,13 @@ def load_dataset(
     released_normalisation: bool = False,
     name: str = "",
 ) -> Dataset:
-    """Read a data set by its name in study.DATASETS, or a folder; raises Failure(EXIT_DATA) that
-    names the bad file.
+    """Read a data set by its name in study.DATASETS, or from a folder. Raises Failure(EXIT_DATA),
+    which names the bad file.
 
     image_size: side in pixels; images of another size are resized once, here.
     limit, test_limit: use so many images, class-balanced, the first of each class.
-    released_normalisation: the constants of the released code in place of this data's mean, std.
-    name: what files call this data set (default: paths.dataset_name).
+    released_normalisation: normalise by constants of the released code, not this data's mean, std.
+    name: the data set's name in files (default: paths.dataset_name).
     """
     limits = (limit, test_limit)
     if dataset in LOADERS:
@@ -104,8 +104,8 @@ class Size(NamedTuple):
 
 
 def size(dataset: str, limit: int | None = None, test_limit: int | None = None) -> Size:
-    """The size of what `load_dataset` would give, without reading an image. Where classes differ in
-    size, the limits may give a few less."""
+    """The size of the data set that `load_dataset` would return, without reading an image. If
+    classes differ in size, a limit may leave fewer images than this says."""
     if dataset in LOADERS:
         words = study.DATASETS[dataset]
         found = [words.n_train, words.n_test]
@@ -122,9 +122,9 @@ def size(dataset: str, limit: int | None = None, test_limit: int | None = None) 
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation by channel, of images [N,C,H,W] uint8 as [0, 1].
+    """Mean and population standard deviation by channel of uint8 images [N,C,H,W], as [0, 1].
 
-    Exact: the 256 possible values are counted, nothing is accumulated in floating point.
+    Exact: each of the 256 possible values is counted, so no rounding errors accumulate.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
@@ -141,8 +141,8 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_of_each_class(labels: np.ndarray, n_classes: int, limit: int | None) -> np.ndarray:
-    """Indices, ascending, of the first limit/C images of each class (the first classes get one
-    more where C does not divide the limit; a class that runs out is not made up for)."""
+    """Indices, ascending, of the first limit/C images of each class. If C does not divide limit,
+    the first classes get one more; if a class has too few, no other class fills the gap."""
     if limit is None:
         return np.arange(len(labels))
     quota = limit // n_classes + (np.arange(n_classes) < limit % n_classes)
@@ -198,8 +198,8 @@ def _digits() -> tuple[tuple[str, ...], Splits]:
 def _torchvision(
     name: str, kind: str, data_dir: Path, read: Callable[[Any, bool], tuple[np.ndarray, np.ndarray]]
 ) -> Splits:
-    """A data set through torchvision, which reads a file only after its checksum matched. `read`
-    gives images [N,3,H,H] and labels [N] of the class torchvision.datasets.<kind>."""
+    """A data set of torchvision, which reads a file only after verifying its checksum. `read` takes
+    the class torchvision.datasets.<kind> and gives images [N,3,H,H] and labels [N]."""
     from torchvision import datasets
 
     source = getattr(datasets, kind)
@@ -209,7 +209,7 @@ def _torchvision(
             return read(source, True), read(source, False)
     except MemoryError:
         raise
-    except Exception as error:  # torchvision raises what its network and archive layers raise
+    except Exception as error:  # whatever torchvision's network and archive layers raise
         archives, expected = _files_of(source, data_dir)
         wanted = ", ".join(f"{path.name} (md5 {md5}) at {path}" for path, md5 in archives)
         raise Failure(
@@ -220,8 +220,8 @@ def _torchvision(
 
 
 def _files_of(source: Any, data_dir: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
-    """The archives that can be put in place by hand, and the files that must be whole: unpacked
-    ones if there are any. Each with its md5."""
+    """The archives that a user may put in place by hand, and the files that must be intact: the
+    unpacked ones if there are any, else the archives. Each with its md5."""
     if hasattr(source, "split_list"):  # SVHN: a file for each split
         archives = [
             (data_dir / source.split_list[split][1], source.split_list[split][2])
@@ -238,7 +238,7 @@ def _files_of(source: Any, data_dir: Path) -> tuple[list[tuple[Path, str]], list
 
 
 def _bad_files(expected: list[tuple[Path, str]]) -> str:
-    """Which of these files are damaged; of unpacked ones, also which are missing."""
+    """A phrase that names the missing or damaged files; empty if none of the files exists."""
     from torchvision.datasets.utils import check_integrity
 
     if not any(path.exists() for path, _ in expected):
@@ -294,7 +294,7 @@ def _folder(
 
 
 def _classes(root: Path) -> tuple[str, ...]:
-    """The names of the classes of a folder data set, after checking that it is one."""
+    """The names of the classes in a folder, after checking that the folder holds a data set."""
     for split in ("train", "test"):
         if not (root / split).is_dir():
             raise Failure(EXIT_DATA, f"{root / split}: missing; expected {split}/<class>/* images")
@@ -339,7 +339,7 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Of up to 16 bits a pixel, which Pillow would cut off at 255. Raises ValueError for others."""
+    """Scale up to 16 bits a pixel, which Pillow would clip at 255, to 8. Else raises ValueError."""
     values = np.asarray(image)
     if not (image.mode.startswith("I") and values.min() >= 0 and values.max() < 65536):
         raise ValueError(f"pixels of mode {image.mode}")
@@ -360,7 +360,7 @@ def _read_image(path: Path, size: int) -> np.ndarray:
 
 
 def _resized_image(image: Image.Image, size: int) -> Image.Image:
-    """Resized bilinearly with antialiasing to a square, where its size is another one."""
+    """The image, resized bilinearly with antialiasing to a square of this size if necessary."""
     shape = (size, size)
     return image if image.size == shape else image.resize(shape, Image.Resampling.BILINEAR)
 

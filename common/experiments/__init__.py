@@ -1,1 +1,1 @@
-"""The four experiments. Each module reads top to bottom as the description of one of them."""
+"""The four experiments. A module named after an experiment describes it from top to bottom."""

@@ -1,5 +1,5 @@
-"""What training and analysing networks costs, measured: a few steps or one pass on random images,
-on the device that would be used."""
+"""What training and analysing networks costs, measured on the device that would be used: a few
+steps, or one pass, on random images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from common.recipes import Config
 from common.report import pie_rows
 from common.study import Cell
 
-MEASURED = {"cpu": 1e11, "cuda": 1e13}  # FLOPs that are timed at most: a second or two
+MEASURED = {"cpu": 1e11, "cuda": 1e13}  # at most so many FLOPs are timed: a second or two
 COUNTED = 32  # images whose FLOPs are counted
 COMPARED = 500  # images on which statistics and probes are timed
 BYTES_OF_A_PROBE = 0.5  # a label, compressed, on digits
@@ -46,14 +46,14 @@ class Cost(NamedTuple):
 def of_training(
     args: argparse.Namespace, config: Config, size: Size, device: torch.device
 ) -> dict[str, Cost]:
-    """The cost of one training image by stage: all its views, forward and backward."""
+    """The cost of one training image in each stage: all its views, forward and backward."""
     modules = methods.new_modules(config, size.n_classes, network_id=0)
     for module in modules.values():
         module.to(device, memory_format=torch.channels_last)
     run = loop.Run((0, 0), bf16=runtime.pick_precision(args.precision, device) == "bf16")
     found = {}
     for stage in methods.stages(modules, config):
-        # at a rate of almost 0 nothing diverges
+        # with a learning rate of almost 0, nothing diverges
         only = {"epochs": 1, "learning_rate": 1e-9, "cached_views": 0, "pruning": None}
 
         def fit(n_images: int, batch_size: int, stage: loop.Stage = stage, only=only) -> None:
@@ -71,7 +71,7 @@ def of_training(
 
 
 def stored_bytes(config: Config, n_classes: int) -> int:
-    """The size of a network's files, but for its configuration and history, which are some kB."""
+    """The size of a network's files without configuration and history, which are a few kB."""
     modules = methods.new_modules(config, n_classes, network_id=0)
     states = {name: module.state_dict() for name, module in modules.items()}
     weights = wide_resnet.prunable(modules["network"]) if config["sparsity"] else {}
@@ -83,7 +83,7 @@ def stored_bytes(config: Config, n_classes: int) -> int:
 def of_prediction(
     args: argparse.Namespace, network: WideResNet, size: Size, device: torch.device
 ) -> Cost:
-    """The cost of one image's predictions by one network, scores included."""
+    """The cost of one network's prediction for one image, scores included."""
     buffer = io.BytesIO()
 
     def predict(n_images: int) -> None:
@@ -99,7 +99,7 @@ def of_prediction(
 def of_probes(
     args: argparse.Namespace, network: WideResNet, size: Size, device: torch.device
 ) -> Cost:
-    """The cost of asking all probes of a network about one test image: the search alone."""
+    """The cost of asking all probes of a network about one test image; only the search counts."""
     image = torch.zeros(1, 3, args.image_size, args.image_size, device=device)
     widths = [probe.shape[1] for probe in network(image, probes=True).probes]
     labels = np.arange(size.n_train) % size.n_classes
@@ -114,7 +114,7 @@ def of_probes(
 
 
 def of_statistics(args: argparse.Namespace, cell: Cell, n_models: int, size: Size) -> Cost:
-    """The cost, by test image, of the interval, the exchanges and the corrected count of a cell."""
+    """The cost per test image of a cell's interval, exchanges and corrected count."""
     votes = np.random.default_rng(0).random((2, n_models, COMPARED)) < 0.1
     dense, pruned = (
         Population(cell, list(range(n_models)), labels.astype(np.int16), {}, {}) for labels in votes
@@ -127,7 +127,7 @@ def of_statistics(args: argparse.Namespace, cell: Cell, n_models: int, size: Siz
 def random_images(
     n_train: int, n_test: int, n_classes: int, side: int, device: torch.device
 ) -> Dataset:
-    """Images and labels that mean nothing."""
+    """Random images with arbitrary labels."""
     train, test = (
         Split(
             torch.randint(256, (n, 3, side, side), dtype=torch.uint8, device=device),
@@ -147,7 +147,7 @@ def _count(work: Callable[..., object], *arguments: object) -> int:
 
 
 def _seconds(work: Callable[..., object], *arguments: object) -> float:
-    """All work here ends with a copy to the host, so a GPU has finished."""
+    """Time the work. All work here ends with a copy to the host, so a GPU has finished by then."""
     started = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""The networks that are missing: make them one by one, skip finished ones, refuse other recipes."""
+"""Make the missing networks one by one, skip finished ones, and refuse those of other recipes."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from common.runtime import (
 from common.study import Cell
 
 Configs = dict[Cell, dict[NetworkFiles, Config]]
-Ends = dict[NetworkFiles, int]  # exit codes of the networks that are done with, 0 for those made
+Ends = dict[NetworkFiles, int]  # how networks ended: 0 if made, else the exit code of the failure
 
-# A network that fails in one of these ways says nothing about the others. A full disk would hit
-# them too, and a bug has a traceback.
+# If a network fails in one of these ways, others may still succeed. A full disk would stop all of
+# them, and a bug ends with a traceback.
 OF_ONE_NETWORK = (EXIT_CHECKPOINT, EXIT_NON_FINITE, EXIT_MEMORY)
 SECONDS_BETWEEN_LOOKS = 0.5  # at the locks of networks that other ranks are making
 
 
 class Missing(NamedTuple):
-    """A network to make, whose lock this process holds until the next one is asked for."""
+    """A network to make. This process holds its lock until the caller asks for the next network."""
 
     files: NetworkFiles
     config: Config
@@ -59,8 +59,8 @@ class Missing(NamedTuple):
 
 
 def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
-    """Refuse whatever can be refused before the first training, and make the folders. From here
-    on a signal waits until the training has saved its state."""
+    """Refuse before the first training whatever can be refused then, and make the folders. From
+    then on, a signal waits until the training has saved its state."""
     n_images, to_make = len(data.train), 0
     for of_cell in configs.values():
         to_make += len(unfinished(of_cell, args.overwrite))
@@ -76,8 +76,8 @@ def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compile a little function: on a CPU it needs a C++ compiler, on a GPU Triton and mostly a C
-    compiler. Raises Failure(EXIT_ARGUMENTS)."""
+    """Compile a small function, which on a CPU needs a C++ compiler, on a GPU Triton and usually a
+    C compiler. Raises Failure(EXIT_ARGUMENTS) if that fails."""
     print("compiling takes about a minute for each loss and size of batch")
     x = torch.ones(2, device=device, requires_grad=True)
     try:
@@ -94,9 +94,9 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def unfinished(configs: dict[NetworkFiles, Config], overwrite: bool) -> list[NetworkFiles]:
-    """The networks that are still to be made, damaged ones among them. Raises
-    Failure(EXIT_CHECKPOINT), naming the keys, where a finished network or an interrupted training
-    has another configuration and is not to be overwritten."""
+    """The networks that are still to be made, damaged ones included. Raises
+    Failure(EXIT_CHECKPOINT), naming the keys, if a finished network or an interrupted training has
+    another configuration, unless `overwrite` is set."""
     if overwrite:
         return list(configs)
     missing = []
@@ -126,11 +126,12 @@ def _none_if_damaged(
 def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterator[Missing]:
     """The networks to make, cell by cell, each under its lock. The caller makes each in `attempt`.
 
-    One that another process is working on is left to it; several ranks wait for each other's. After
-    all networks of a cell the first rank puts their accuracy into the summary, and at the end it
-    prints the table. Raises SystemExit in the first rank, with the code of the first network that
-    failed in any rank; the others go on, since torchrun stops all when one fails. Raises
-    Failure(EXIT_LOCKED) if networks were left to processes that are no ranks of this command.
+    A network on which another process is working is left to that process; ranks of one command wait
+    for each other's networks. After each cell, the first rank writes its accuracy into the summary,
+    and at the end prints the table. If a network failed in any rank, the first rank raises
+    SystemExit with the code of the first failure; other ranks end without an error, since torchrun
+    stops all ranks when one fails. Raises Failure(EXIT_LOCKED) if networks were left to processes
+    that are not ranks of this command.
     """
     ends: Ends = {}
     logged = {
@@ -173,8 +174,8 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
 
 
 def _wait(busy: list[NetworkFiles], ends: Ends) -> Iterator[NetworkFiles]:
-    """The networks that other processes are working on, again and again until each is done with:
-    it has ended there; or, where its process was killed, here."""
+    """The networks on which other processes are working, again and again until each has ended:
+    there, or here if the other process was killed."""
     if busy:
         print(f"waiting for {_named(busy)}")
     while left := [where for where in busy if where not in ends]:
@@ -197,8 +198,8 @@ def _take(
     n_logged: int,
     ends: Ends,
 ) -> Iterator[Missing]:
-    """The network, if it is missing and no other process holds its lock. How it ends is noted,
-    unless another process holds the lock."""
+    """Yield the network if it is missing and no other process holds its lock. Note in `ends` how it
+    ended, unless another process holds the lock."""
     with locks.held(where.state, wait=False) as is_mine:
         if not is_mine:
             return
@@ -217,9 +218,9 @@ def _take(
 
 
 def _end_elsewhere(args: argparse.Namespace, where: NetworkFiles, n_logged: int) -> int | None:
-    """The exit code of a network that another process is done with. Lines of its log after the
-    first `n_logged` tell of processes beside this one: what failed there would fail here, and with
-    --overwrite what they made is not made again."""
+    """The exit code of a network that another process has finished during this run, as lines of the
+    log after the first `n_logged` tell. A network that failed there would fail here too; one that
+    was made there is not made again with --overwrite."""
     for line in files.read_log(_log(args, where))[n_logged:]:
         if "exit_code" not in line or line["models"] != str(where.models):
             continue
@@ -231,8 +232,8 @@ def _end_elsewhere(args: argparse.Namespace, where: NetworkFiles, n_logged: int)
 
 
 def attempt(network: Missing) -> AbstractContextManager[None]:
-    """The making of a network. If it fails, it is named and its end noted, and the caller goes on
-    to the next one; what would hit others too is raised."""
+    """A context in which the caller makes a network. If that fails, a line names the network, its
+    end is noted, and the caller goes on; a failure that would stop other networks too is raised."""
     return _noting(network.files, network.run.log, network.ends)
 
 
@@ -257,7 +258,7 @@ def _log(args: argparse.Namespace, where: NetworkFiles) -> Path:
 def _begin(
     args: argparse.Namespace, data: Dataset, where: NetworkFiles, config: Config, ends: Ends
 ) -> Missing:
-    """Set damaged files aside, take up an interrupted training of this recipe, open the log."""
+    """Set damaged files aside, resume an interrupted training of this recipe, open the log."""
     _set_damaged_aside(where)
     state = resumable.read_or_set_aside(where)
     if state is not None and recipes.differences(state["config"], config):
@@ -280,14 +281,14 @@ def _begin(
 
 
 def _set_damaged_aside(where: NetworkFiles) -> None:
-    """Rename the damaged files of a network; both of a SupCon network, which count as one."""
+    """Rename the files of a network if one is damaged; SupCon's two files count as one."""
     try:
         checkpoints.read_parts(where)
     except Damaged as damaged:
         for path in where.parts.values():
             files.set_aside(path, damaged.reason)
     except Failure:
-        pass  # whole, but another network than its name says: the user gave --overwrite
+        pass  # intact, but not the network that its name says; the user gave --overwrite
 
 
 def store(
@@ -298,7 +299,7 @@ def store(
     masks: pruning.Masks,
     history: list[Record],
 ) -> None:
-    """Write a network that has learned, then draw its curves."""
+    """Write a trained network, then draw its curves."""
     results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,
@@ -317,8 +318,8 @@ def store(
 
 
 def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> None:
-    """Drop the numbers and PIEs of a population if they are of another network with this id than
-    the one with this digest. One that was made again as it was takes nothing along."""
+    """Drop the numbers and PIEs of a population if they come from another network with this id than
+    the one with this digest. If the network was made again unchanged, everything is kept."""
     cached = files.load_arrays(paths.predictions(pies, cell, network_id))
     if cached is not None and str(cached.get("key")).split(" ")[0] != digest:
         rows.forget(pies, cell)
@@ -336,7 +337,7 @@ def _draw_curves(path: Path, history: list[Record], n_images: int) -> None:
 
 
 def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
-    """Accuracy and reached sparsity of all networks of the cell, into the summary."""
+    """Write accuracy and reached sparsity of all networks of the cell into the summary."""
     table = paths.rows(args.pies, cell, "training")
     table.parent.mkdir(parents=True, exist_ok=True)
     with locks.held(table):  # if two processes end at once, the later one lists what both made
@@ -351,8 +352,8 @@ def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
 
 
 def _results(args: argparse.Namespace, data: Dataset, cell: Cell) -> list[dict[str, Any]]:
-    """What is known of each network of the cell that was tested on these images. One that cannot be
-    read is named and left out."""
+    """The results of each network of the cell that was tested on these images. A network that
+    cannot be read is named and left out."""
     results = []
     for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
         try:

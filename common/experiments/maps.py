@@ -26,8 +26,8 @@ from common.study import Cell
 def draw_all(
     args: argparse.Namespace, data: Dataset, dense: Population, found: dict[Cell, Arrays]
 ) -> None:
-    """UMAP of one network: dense alone, and dense beside pruned for each pruning method at its
-    highest sparsity. Networks share no axes, so every one has its own map."""
+    """Draw UMAPs of one id: the dense network alone, and beside its pruned one for each method at
+    the highest sparsity. Embeddings of networks share no axes, so each network has its own map."""
     ids = {dense.cell: dense.ids} | {cell: of_cell["ids"] for cell, of_cell in found.items()}
     wanted_dense, *wanted_pruned = wanted(args, data, ids)
     maps = {"dense": map_network(args, data, wanted_dense)}
@@ -40,7 +40,7 @@ def draw_all(
 def wanted(
     args: argparse.Namespace, data: Dataset, ids: Mapping[Cell, Sequence[int]]
 ) -> list[Wanted]:
-    """The maps to make, given the ids of the dense cell, which is the first, and of the others."""
+    """The maps to make, given the ids of each cell; the first cell is the dense one."""
     dense, *pruned = ids
     network_id = ids[dense][0] if args.umap_id is None else args.umap_id
     highest = {cell.pruning_method: cell for cell in sorted(pruned)}
@@ -61,7 +61,7 @@ def wanted(
 def map_network(args: argparse.Namespace, data: Dataset, wanted: Wanted) -> Arrays:
     """One network's predicted labels and the two-dimensional map of its embeddings."""
     cell, made = wanted.network.cell, predictions.get(args, data, wanted)
-    accuracy = float(made["knn_accuracy"])  # leave-one-out, in the embedding itself
+    accuracy = float(made["knn_accuracy"])  # leave-one-out, in the embedding, not in the map
     row = rows.row(cell, "embedding_knn_accuracy", accuracy, 1, len(data.test))
     rows.store(args.pies, "umap", {cell: [row]})
     return made
@@ -87,7 +87,7 @@ def draw_umap(
     maps: dict[str, Arrays],
     is_pie: np.ndarray,
 ) -> None:
-    """The maps of one network beside each other, with the PIEs of its population."""
+    """Draw the maps of one id side by side, with the PIEs of its population."""
     shown = {
         "title": np.array(f"UMAP: {network.cell}, id {network.id}"),
         "panels": np.array(list(maps)),

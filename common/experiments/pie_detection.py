@@ -33,7 +33,7 @@ from common.study import Cell
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the dense population with every pruned one that is there."""
+    """Compare the dense population with every pruned population that exists."""
     if args.dry_run:
         return plan.analysis(args)
     data = population.load_data(args)
@@ -100,15 +100,15 @@ def wanted(
     cells: dict[Cell, list[int]],
     fresh: dict[Cell, list[int]],
 ) -> list[Wanted]:
-    """What is computed of each network: predictions, and the maps of some."""
+    """What to compute: the predictions of all networks, and the maps of some."""
     networks = [*population.networks(args, cells), *population.networks(args, fresh)]
     found = [predictions.of_network(args, data, network) for network in networks]
     return found + (maps.wanted(args, data, cells) if args.plot_umap else [])
 
 
 def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -> None:
-    """Raises Failure(EXIT_ARGUMENTS) for a map of a network that is not there, or for replicates
-    that are not other networks."""
+    """Raises Failure if the network to map does not exist, or if the dense replicates are in the
+    population itself or missing."""
     if args.umap_id is not None and args.umap_id not in dense_ids:
         raise Failure(
             EXIT_ARGUMENTS, f"argument --umap_id: {args.umap_id}: one of the ids {dense_ids}"
@@ -120,7 +120,7 @@ def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -
 
 
 def check_replicates(args: argparse.Namespace, dense_ids: list[int]) -> None:
-    """Raises Failure if the dense replicates are the population itself, or not there."""
+    """Raises Failure if the dense replicates overlap the population itself, or are missing."""
     start, n_models = args.replicate_index_start, len(dense_ids)
     what = f"argument --replicate_index_start: {start}: "
     ids = set(range(start, start + n_models))
@@ -140,8 +140,8 @@ def check_replicates(args: argparse.Namespace, dense_ids: list[int]) -> None:
 def find_replicates(
     args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]
 ) -> dict[Cell, list[int]]:
-    """The ids of fresh networks by cell, dense first; pruned cells without any are left out. Raises
-    Failure(EXIT_CHECKPOINT) if they are of another recipe than the networks of the cell."""
+    """The ids of fresh networks by cell, dense first; a pruned cell without fresh networks is left
+    out. Raises Failure(EXIT_CHECKPOINT) if their recipe is not that of the cell's networks."""
     if args.replicate_index_start is None:
         return {}
     present = paths.networks_present(args.models)
@@ -160,8 +160,8 @@ def replicate(
     dense: Population,
     populations: dict[Cell, Population],
 ) -> dict[Cell, list[Row]]:
-    """Count how far two populations of one recipe differ, dense and pruned, with fresh networks of
-    other ids."""
+    """Count the images whose modal labels differ between two populations of one recipe, dense or
+    pruned, the second of which consists of fresh networks with other ids."""
     if not fresh:
         return {}
     of_fresh = {
@@ -173,7 +173,8 @@ def replicate(
 
 
 def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset, seed: int) -> Arrays:
-    """The PIEs of a cell, their votes, how probable they are, and what they look like."""
+    """The PIEs of a cell with their pictures, and for each image the votes and the probability of
+    being a PIE."""
     modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
     counted = [pie.count_votes(p.labels, data.n_classes) for p in (dense, pruned)]
     is_pie = pie.find_pies(dense.labels, pruned.labels, data.n_classes)
@@ -202,7 +203,7 @@ def draw(
     dense: Population,
     pruned: Population,
 ) -> None:
-    """PIEs by class and by population size, distance of the votes, and with a flag the scores."""
+    """Draw PIEs by class and by population size, vote distances, and with --plot_q_score scores."""
     heading = {key: found[key] for key in (*HEADING, "is_pie")}
     style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found)
     distance = found["vote_distance"]
@@ -224,7 +225,7 @@ def draw(
 def draw_class_impact(
     args: argparse.Namespace, cell: Cell, found: Arrays, impact: ClassImpact, q_value: np.ndarray
 ) -> None:
-    """Which classes pay, with q-values [C] over all classes and cells of this run."""
+    """Draw which classes pay, with q-values [C] taken over all classes and cells of this run."""
     heading = {key: found[key] for key in (*HEADING, "classes")}
     path = paths.pies_distribution(args.pies, cell, "class_impact")
     style.keep(path, pie_plots.class_impact, heading | impact._asdict() | {"q_value": q_value})

@@ -24,7 +24,7 @@ from common.study import Cell
 
 
 def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[int]) -> int:
-    """Print the plan of a training or fine-tuning of these ids, given the recipe of each cell."""
+    """Print what training or fine-tuning these ids would do, given the recipe of each cell."""
     if args.ranks.rank > 0:
         return 0
     size, device = _begin(args)
@@ -52,8 +52,8 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[
 
 
 def analysis(args: argparse.Namespace) -> int:
-    """Print the plan of an analysis of the networks that are there. Raises Failure as the analysis
-    itself where networks are missing."""
+    """Print what an analysis of the existing networks would do. If networks are missing, this
+    raises Failure like the analysis itself."""
     if args.ranks.rank > 0:
         return 0
     dense = study.dense_cell(args.learner)
@@ -86,7 +86,7 @@ def analysis(args: argparse.Namespace) -> int:
 
 
 def _begin(args: argparse.Namespace) -> tuple[Size, torch.device]:
-    """Name the flags; the size of the data and the device."""
+    """Print the flags; return the size of the data and the device."""
     flags = [
         f"{name} {options.shown(value)}"
         for name, value in args.flags.items()
@@ -111,7 +111,7 @@ def _amounts(total: Cost, n_ranks: int) -> str:
 
 
 def _scaled(value: float) -> str:
-    """`9.4 P`: with the prefix of the unit that follows."""
+    """`9.4 P`: the number, and a prefix for the unit that follows."""
     thousands = min(5, int(math.log10(max(value, 1)) / 3))
     return f"{value / 1000**thousands:.3g} {' kMGTP'[thousands].strip()}"
 

@@ -1,4 +1,4 @@
-"""The populations of a study: which networks are there, and whether they may be compared."""
+"""The populations of a study: which networks exist, and whether they may be compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PER_CELL_KEYS = ("pruning_method", "criterion", "sparsity", "parent")
 
 
 def load_data(args: argparse.Namespace) -> Dataset:
-    """The data on the chosen device. Makes no folder yet: flags may still be refused."""
+    """The data on the chosen device. No folder is made yet, since flags may still be refused."""
     if args.ranks.rank > 0:
         ranks.print_to(paths.rank_log(args.logs, args.ranks.rank))
     device = runtime.pick_device(args.cuda_device, args.ranks.local)
@@ -45,14 +45,14 @@ def data_config(data: Dataset) -> Config:
 
 
 def resolve(args: argparse.Namespace, data: Dataset) -> Config:
-    """The keys of a configuration that no flag gives: its images, and the precision that `auto`
-    means on this device."""
+    """The keys of a configuration that do not come from flags: the images, and the precision that
+    `auto` means on this device."""
     device = data.train.images.device
     return data_config(data) | {"precision": runtime.pick_precision(args.precision, device)}
 
 
 def prepare_output(args: argparse.Namespace, *folders: Path) -> None:
-    """Raises Failure(EXIT_WRITE) before the work if its results could not be written. Sets the
+    """Raises Failure(EXIT_WRITE) before the work if results could not be written. Also sets the
     formats in which figures are drawn."""
     for folder in (*folders, args.pies):
         files.check_writable(folder)
@@ -62,8 +62,8 @@ def prepare_output(args: argparse.Namespace, *folders: Path) -> None:
 
 
 def present(args: argparse.Namespace, cell: Cell) -> list[int]:
-    """The ids, of those asked for, that have a network. Raises Failure(EXIT_CHECKPOINT), with the
-    command that makes them, if no id has one, and as `check_complete`."""
+    """The requested ids that have a network. Raises Failure(EXIT_CHECKPOINT), with the command that
+    makes the networks, if no id has one or `check_complete` refuses."""
     there = paths.networks_present(args.models).get(cell, set())
     ids = [network_id for network_id in args.ids if network_id in there]
     if not ids:
@@ -79,8 +79,8 @@ def present(args: argparse.Namespace, cell: Cell) -> list[int]:
 def check_complete(
     args: argparse.Namespace, cell: Cell, ids: Sequence[int], asked: Sequence[int]
 ) -> None:
-    """Print how many networks are missing. An analysis without --allow_missing then raises
-    Failure(EXIT_CHECKPOINT); fine-tuning takes the networks that exist."""
+    """If networks are missing, print how many exist. Then an analysis without --allow_missing
+    raises Failure(EXIT_CHECKPOINT); fine-tuning uses the networks that exist."""
     missing = [network_id for network_id in asked if network_id not in ids]
     if not missing:
         return
@@ -97,9 +97,9 @@ def check_complete(
 
 
 def making_command(args: argparse.Namespace, cell: Cell, ids: Sequence[int]) -> str:
-    """The command that makes networks with these ids, with every flag of this one that matters."""
+    """The command that makes networks with these ids, with every relevant flag of this command."""
     words = study.dataset_words(args.dataset)
-    flags = [  # name, value, and the default that need not be said
+    flags = [  # name, value, and the default, which is not shown
         ("dataset", args.dataset, None),
         ("data_dir", args.data_dir, Path("data")),
         ("models_dir", args.models_dir, Path("models")),
@@ -126,9 +126,9 @@ def making_command(args: argparse.Namespace, cell: Cell, ids: Sequence[int]) -> 
 
 
 def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, list[int]]:
-    """The pruned populations to analyse, with the ids that the dense one has too. Raises
-    Failure(EXIT_CHECKPOINT) as `check_complete`; --allow_missing leaves out, by name, cells without
-    any network."""
+    """The pruned populations to analyse, each with the ids that have a dense network too. Raises
+    Failure(EXIT_CHECKPOINT) like `check_complete`. With --allow_missing, cells without any network
+    are named and left out."""
     there = paths.networks_present(args.models)
     methods = args.pruning_methods or list(study.PRUNINGS)
     asked = [
@@ -150,9 +150,9 @@ def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, l
 
 
 def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> Contents:
-    """`checkpoints.describe` of a network that is there. Raises Failure(EXIT_CHECKPOINT) if it
-    learned from other images than those of `data` (which also normalise the test images), or has
-    another architecture than was asked for."""
+    """`checkpoints.describe` of an existing network. Raises Failure(EXIT_CHECKPOINT) if the network
+    learned from other images than those of `data` (which also normalise the test images), or if its
+    architecture is not the one asked for."""
     where = NetworkFiles(args.models, cell, network_id)
     found, path = checkpoints.describe(where), where.last
     if found is None:
@@ -177,9 +177,10 @@ def networks(args: argparse.Namespace, cells: dict[Cell, list[int]]) -> list[Net
 
 
 def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
-    """Raises Failure(EXIT_CHECKPOINT), unless --allow_mixed, if two networks of one pruning differ
-    in more than id, sparsity and parent, or a gradually pruned one from the dense ones in more than
-    its pruning: then the study would compare recipes, not prunings. Dense cells come first."""
+    """Raises Failure(EXIT_CHECKPOINT), without --allow_mixed, if two networks of one pruning differ
+    in more than id, sparsity and parent, or if a gradually pruned network differs from the dense
+    ones in more than its pruning: the study would then compare recipes, not prunings. The dense
+    cell must come first."""
     first: dict[str, tuple[Path, Config]] = {}
     for cell, ids in cells.items():
         for network_id in ids:
@@ -222,8 +223,8 @@ def _refuse_mixing(args: argparse.Namespace, message: str) -> None:
 
 
 def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> bool:
-    """Whether every pruned network belongs to the dense one of its id: made from it, or trained
-    with the same seed, which means the same first weights, order and augmentations."""
+    """Whether every pruned network is paired with the dense network of the same id: either made
+    from it, or trained with the same seed, so the same first weights, order and augmentations."""
     for network_id in ids:
         pruned = describe(args, data, cell, network_id)
         dense = describe(args, data, cell.dense, network_id)
@@ -248,7 +249,7 @@ def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, li
 
 
 def _median_seconds(logs: Path, cell: Cell, ids: list[int]) -> float | None:
-    """How long one training of the cell took: over those that ran in one go, None without any."""
+    """The median time of the cell's trainings that ran without interruption; None if none did."""
     seconds = []
     for network_id in ids:
         lines = files.read_log(paths.log(logs, cell, network_id))
@@ -275,7 +276,7 @@ def _read_recipes(path: Path) -> dict[str, Any]:
 
 
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:
-    """Raises Failure(EXIT_ARGUMENTS) for more neighbours than there are images."""
+    """Raises Failure(EXIT_ARGUMENTS) if --knn is larger than the number of images."""
     if args.knn > n_bank:
         raise Failure(EXIT_ARGUMENTS, f"argument --knn: {args.knn}: at most {n_bank} here")
 

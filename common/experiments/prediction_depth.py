@@ -1,4 +1,4 @@
-"""How deep in the network is an image decided? Prediction depth, of PIEs and of the rest."""
+"""How deep in the network is an image decided? Prediction depth of PIEs and of other images."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from common.report import pie_rows, plots, publish, rows, style, summary
 from common.report.rows import Row, mean_rows
 from common.study import Cell
 
-# The two targets a probe can be asked to agree with, the released variant, and their metrics in the
-# summary. With the label, a misclassified image has nearly the largest depth by construction, and
-# so have many PIEs.
+# The two targets with which a probe may have to agree, the released variant, and their metrics in
+# the summary. If the target is the label, a misclassified image has nearly the largest depth by
+# construction, and so have many PIEs.
 METRICS = {
     "prediction": "prediction_depth",
     "label": "prediction_depth_label",
@@ -37,7 +37,7 @@ METRICS = {
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure the first networks of the dense population and of every pruned one that is there."""
+    """Measure the first networks of the dense population and of every existing pruned one."""
     if args.dry_run:
         return plan.analysis(args)
     data = population.load_data(args)
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def wanted(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> list[Wanted]:
-    """What is computed of each network: the predictions of all; the probes of the first ones, and
-    of the dense ones of these ids."""
+    """What to compute: the predictions of all networks; the probes of the first networks of each
+    cell, and of the dense networks with the same ids."""
     measured = {cell: ids[: args.prediction_depth_models] for cell, ids in cells.items()}
     dense = next(iter(cells))
     measured[dense] = sorted({i for ids in measured.values() for i in ids})
@@ -89,7 +89,7 @@ def wanted(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]
 
 
 def probes_of(args: argparse.Namespace, data: Dataset, network: NetworkFiles) -> Wanted:
-    """The labels [L,N] that the probes of one network give the test images."""
+    """The labels [L,N] that the probes of one network give to the test images, and their file."""
     path = paths.probe_predictions(args.pies, network.cell, network.id)
     key = f"exact knn {args.knn} bank {args.pd_bank}"
     if args.pd_bank == "augmented":  # drawn batch by batch
@@ -99,8 +99,8 @@ def probes_of(args: argparse.Namespace, data: Dataset, network: NetworkFiles) ->
 
 
 def probe(args: argparse.Namespace, data: Dataset, networks: Population) -> Arrays:
-    """Depths of N images in K networks by either target and as released, and the accuracy of each
-    probe: `prediction`, `label`, `released` [K,N], `accuracy` [K,L]."""
+    """Depths of N images in K networks for either target (`prediction`, `label`) and as in the
+    released code (`released`), each [K,N]; and the accuracy of each probe, `accuracy` [K,L]."""
     cell, label = networks.cell, data.test.labels.cpu().numpy()
     found = []
     for network_id in tqdm(networks.ids, desc=f"{cell}: probes", unit="network", disable=None):
@@ -122,7 +122,7 @@ def _ask_probes(
     view: Callable[[Tensor], Tensor],
     network: WideResNet,
 ) -> Arrays:
-    """The labels [L,N] that each probe of a network gives the test images."""
+    """The labels [L,N] that the probes of a network give to the test images."""
     run = partial(evaluation.outputs, network, data, batch_size=args.batch_size, probes=True)
     bank = evaluation.probe_embeddings(run(split=data.train, view=view))
     queries = evaluation.probe_embeddings(run(split=data.test))
@@ -137,7 +137,7 @@ def _ask_probes(
 def bank_view(
     args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int
 ) -> Callable[[Tensor], Tensor]:
-    """How the training images among which probes look for neighbours are shown to the network."""
+    """How the network sees the bank, the training images among which probes find neighbours."""
     if args.pd_bank == "clean":
         return lambda images: images.float() / 255
     views = classification_views({"dataset": data.name} | args.recipe)
@@ -157,7 +157,7 @@ def rows_of_population(probed: Arrays, cell: Cell, n_examples: int) -> list[Row]
 
 
 def rows_of_cell(cell: Cell, probed: dict[str, Arrays], is_pie: np.ndarray) -> list[Row]:
-    """Mean depth of PIEs and the rest, and what pruning added, network by network."""
+    """Mean depth of PIEs and of other images, and the depth gained by pruning, over networks."""
     found = []
     groups = {"pie": is_pie, "non_pie": ~is_pie}
     groups = {group: members for group, members in groups.items() if members.any()}
@@ -176,7 +176,7 @@ def rows_of_cell(cell: Cell, probed: dict[str, Arrays], is_pie: np.ndarray) -> l
 
 
 def of_all(depth: np.ndarray, n_models: int) -> np.ndarray:
-    """Depths [M,N] of the first networks -> [K,N], nan for those that were not measured."""
+    """Depths [M,N] of the first networks -> [K,N], nan for networks that were not measured."""
     found = np.full((n_models, depth.shape[1]), np.nan)
     found[: len(depth)] = depth
     return found
@@ -192,7 +192,7 @@ def draw(
     pruned: Population,
     n_models_pies: int,
 ) -> None:
-    """Depth dense against pruned, depth against Q-Score, and probe accuracy by layer."""
+    """Draw dense against pruned depth, depth against Q-Score, and probe accuracy by layer."""
     target = {"is_pie": is_pie, "target": np.array(args.pd_target)}
     target["n_models_pies"] = np.array(n_models_pies)
     heading = population.heading(cell, dense.ids, data) | target

@@ -1,6 +1,7 @@
 """Predictions of networks, computed once and stored: one file for each network and analysis.
 
-Networks run one at a time and are reduced at once, so memory does not grow with their number.
+Networks run one at a time, and their outputs are reduced at once, so memory does not grow with the
+number of networks.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ FIELDS = {"labels", *NUMBERS, *(score.field for score in SCORES)}
 
 
 def predict(network: WideResNet, data: Dataset, batch_size: int) -> Arrays:
-    """One network on the test images: labels and scores, each [N], and numbers of its embedding."""
+    """One network's labels and scores of the test images, [N] each, and its embedding's numbers."""
     labels, logits, embedding = evaluation.classify(network, data, data.test, batch_size)
     scores = q_score(embedding)._asdict() | {"softmax_margin": softmax_margin(logits)}
     target = data.test.labels.cpu().numpy()
@@ -51,8 +52,8 @@ def predict(network: WideResNet, data: Dataset, batch_size: int) -> Arrays:
 
 
 class Wanted(NamedTuple):
-    """The arrays `fields` that `compute` makes of a network, and the file that keeps them. `key`
-    tells what else they depend on."""
+    """The arrays `fields` that `compute` makes from a network, and the file that keeps them. `key`
+    states what else the arrays depend on."""
 
     network: NetworkFiles
     path: Path
@@ -80,8 +81,9 @@ def of_population(
 
 
 def share(args: argparse.Namespace, data: Dataset, wanted: Sequence[Wanted]) -> bool:
-    """Let all ranks together compute what is wanted and not stored yet. Whether this rank goes on
-    then: the first one, which waits for what others are still computing and writes the results."""
+    """Share among all ranks the work of computing whatever is wanted and not stored yet. Returns
+    whether this rank goes on: only the first rank does, which waits for arrays that other ranks
+    are still computing and writes the results."""
     args.stored_before = {one.path: _stamp(one.path) for one in wanted}
     if args.ranks.world > 1:
         order = args.ranks.order(wanted)
@@ -93,8 +95,8 @@ def share(args: argparse.Namespace, data: Dataset, wanted: Sequence[Wanted]) -> 
 def get(
     args: argparse.Namespace, data: Dataset, wanted: Wanted, wait: bool = True
 ) -> Arrays | None:
-    """What is wanted: as it is stored, if made of the same network, the same images and by the same
-    key; else computed and stored. None if another process is at it and this one is not to wait."""
+    """The wanted arrays: the stored ones if network, images and key are the same, else computed and
+    stored. None if another process is computing them and `wait` is False."""
     digest = population.describe(args, data, wanted.network.cell, wanted.network.id)["digest"]
     key = " ".join([digest, data.train.digest, data.test.digest, wanted.key])
     if (stored := _stored(args, wanted, key)) is not None:
@@ -103,7 +105,7 @@ def get(
     with locks.held(wanted.path, wait) as is_mine:
         if not is_mine:
             return None
-        if (stored := _stored(args, wanted, key)) is not None:  # by another process just now
+        if (stored := _stored(args, wanted, key)) is not None:  # another process was faster
             return stored
         checkpoint = checkpoints.load(wanted.network, data.test.images.device)
         if checkpoint.digest != digest:
@@ -116,7 +118,7 @@ def get(
 
 
 def _stored(args: argparse.Namespace, wanted: Wanted, key: str) -> Arrays | None:
-    """What is stored of this key; with --overwrite only what was stored since this run began."""
+    """The arrays stored for this key; with --overwrite, only if stored since this run began."""
     if args.overwrite and _stamp(wanted.path) == args.stored_before[wanted.path]:
         return None
     stored = files.load_arrays(wanted.path)
@@ -126,7 +128,7 @@ def _stored(args: argparse.Namespace, wanted: Wanted, key: str) -> Arrays | None
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is replaced; None if there is none."""
+    """A value that changes when the file is replaced; None if there is no file."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -17,8 +17,8 @@ from common.study import Cell
 
 
 def run(args: argparse.Namespace) -> int:
-    """For each sparsity, prune and fine-tune the dense networks whose pruned ones are missing.
-    Raises Failure(EXIT_CHECKPOINT), when these are done, if some of the dense ones are missing."""
+    """For each sparsity, prune and fine-tune the dense networks whose pruned networks are missing.
+    If some dense networks are missing, raises Failure(EXIT_CHECKPOINT) after pruning the others."""
     dense, name = study.dense_cell(args.learner), study.Pruning(study.ONE_SHOT, args.criterion).name
     cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
     asked = {cell: recipe(args, cell) for cell in cells}
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:
-    """The dry run: of the dense networks that are there, or of all where none is yet."""
+    """Print the plan: for the dense networks that exist, or for all if there are none yet."""
     there = paths.networks_present(args.models).get(dense, set())
     ids = [i for i in args.ids if i in there]
     print(f"{dense}: {len(ids)} of the {len(args.ids)} networks that are to be pruned are there")
@@ -83,14 +83,14 @@ def prune(
 
 
 def recipe(args: argparse.Namespace, cell: Cell) -> Config:
-    """The cell and the flags that matter to it: cross-entropy contrasts nothing."""
+    """The cell and the flags relevant to it: cross-entropy needs no contrastive flags."""
     left_out = () if args.recipe.get("finetune_loss") == "supcon" else recipes.CONTRASTIVE_ONLY
     flags = {name: value for name, value in args.recipe.items() if name not in left_out}
     return cell._asdict() | flags
 
 
 def inherited(parent: checkpoints.Contents) -> Config:
-    """The keys that a fine-tuned network takes over from its dense one, and the digest of that."""
+    """The keys that a fine-tuned network takes from its dense parent, and the parent's digest."""
     config = parent["config"]
     taken = {name: config[name] for name in recipes.INHERITED if name in config}
     return taken | {"parent": parent["digest"]}

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def asked_cells(args: argparse.Namespace) -> list[Cell]:
-    """Sparsity 0 is the dense population, whatever the pruning."""
+    """The cells to train; sparsity 0 is the dense population, whatever the pruning."""
     pruning = study.Pruning(args.pruning_method, args.criterion).name
     return [
         Cell(args.learner, pruning if sparsity else study.DENSE, sparsity)
@@ -45,7 +45,7 @@ def asked_cells(args: argparse.Namespace) -> list[Cell]:
 
 
 def recipe(args: argparse.Namespace, cell: Cell) -> Config:
-    """The cell and the flags that matter to it: dense networks are not pruned."""
+    """The cell and the flags relevant to it: dense networks need no flags of pruning."""
     left_out = () if cell.sparsity else recipes.PRUNED_ONLY
     flags = {name: value for name, value in args.recipe.items() if name not in left_out}
     return cell._asdict() | flags

@@ -23,15 +23,15 @@ from common.model.wide_resnet import WideResNet
 from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 
 SECONDS_BETWEEN_SAVES = 60.0  # saving a state takes some 64 ms for a SupCon WRN-16-2
-# Where a save takes longer than this, states are rarer: saving stays below 1 % of the time.
+# If a save takes longer than this, saves are rarer, so that they take at most 1 % of the time.
 SECONDS_OF_A_SAVE = 0.6
-# Test accuracies along a training are for its curves only, they decide nothing: there are about so
-# many, and less where the test images would be more than this share of the training images seen.
+# Test accuracies during training serve only its curves. They are measured about so many times, or
+# fewer if the images evaluated would exceed this share of the training images seen.
 EVALUATIONS, EVALUATED_SHARE = 10, 0.1
 
 State = dict[str, Any]
 Record = dict[str, Any]  # of an epoch: stage, epoch, loss, learning_rate, accuracies
-# From views [V·B,3,H,H] and labels [B] to the loss and the number of images classified correctly.
+# Maps views [V·B,3,H,H] and labels [B] to the loss and the number of images classified correctly.
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -39,8 +39,8 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 class Stage:
     """A schedule and what it trains.
 
-    `loss` counts no correct images (None) where nothing is classified. Where only a part of the
-    network is trained, `frozen` is the rest, and `loss` gets what it makes of the views.
+    If nothing is classified, `loss` returns None in place of the number of correct images. If only
+    a part of the network is trained, `frozen` is the rest, and `loss` gets the output of `frozen`.
     """
 
     schedule: Schedule
@@ -51,8 +51,8 @@ class Stage:
 
 
 class Run(NamedTuple):
-    """How a training runs, whatever its stages: its randomness and precision, and what happens to
-    its states and records. `resume` is a state that `save` got."""
+    """How a training runs, whatever its stages: randomness, precision, and what happens to states
+    and records. `resume` is a state that was passed to `save`."""
 
     seed: tuple[int, int]  # seed and network id
     bf16: bool = False
@@ -69,10 +69,10 @@ def train(
     data: Dataset,
     run: Run,
 ) -> list[Record]:
-    """Train `modules` in place through all stages; return the history, one record an epoch.
+    """Train `modules` in place through all stages; return the history, one record per epoch.
 
     A resumed training equals an uninterrupted one, bit for bit on a CPU. Raises Failure as `fit`
-    does, and where memory does not suffice.
+    does, and if memory does not suffice.
     """
     device = data.train.images.device
     for module in modules.values():
@@ -104,11 +104,11 @@ def train(
 def fit(
     stage: Stage, network: WideResNet, data: Dataset, masks: pruning.Masks, run: Run
 ) -> list[Record]:
-    """Train one stage in place; return its history, one record an epoch.
+    """Train one stage in place; return its history, one record per epoch.
 
     Everything random derives from `run.seed`, the epoch and the step. `masks` is updated at pruning
-    events. `run.save` gets the state of the stage now and then, and before runtime.Interrupted is
-    raised. Raises Failure(EXIT_NON_FINITE).
+    events. `run.save` gets the state of the stage at intervals, and before runtime.Interrupted is
+    raised. Raises Failure(EXIT_NON_FINITE) if the loss or a weight is not finite.
     """
     n_images, schedule = len(data.train), stage.schedule
     steps_per_epoch = schedule.steps_per_epoch(n_images)
@@ -150,7 +150,8 @@ def fit(
 
 
 def _now_and_then(save: Callable[[], None]) -> Callable[[], None]:
-    """`save`, where SECONDS_BETWEEN_SAVES have passed since it last ran, or more if it is slow."""
+    """A function that calls `save` if SECONDS_BETWEEN_SAVES have passed since the last call, or
+    more seconds if saving is slow."""
     saved_at, pause = time.monotonic(), SECONDS_BETWEEN_SAVES
 
     def save_if_due() -> None:
@@ -184,7 +185,7 @@ class _Progress:
         self.step = 0
         self.history: list[Record] = []
         self.test_embedding: Tensor | None = None  # [N,D], where the encoder is frozen
-        # of the running epoch: loss x images, correct, images, steps with a finite loss
+        # sums over the current epoch: loss x images, correct, images, steps with a finite loss
         self.totals = torch.zeros(4, dtype=torch.float64, device=device)
         if (resume := run.resume) is not None:
             self.step = resume["step"]
@@ -211,7 +212,7 @@ class _Progress:
 
 
 def _parameter_groups(stage: Stage) -> list[dict[str, Any]]:
-    """All parameters in one group; or weights, and the rest without weight decay."""
+    """All parameters in one group, or two groups: weights, and the rest without weight decay."""
     if not stage.schedule.decays_weights_only:
         return [{"params": stage.parameters}]
     weights = [parameter for parameter in stage.parameters if parameter.ndim > 1]
@@ -222,23 +223,23 @@ def _parameter_groups(stage: Stage) -> list[dict[str, Any]]:
 def _in_precision(
     loss: Loss, bf16: bool, inputs: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss, in bf16 where that is safe. Autocast is a part of what is compiled: around it, it
-    would be compiled into the backward pass too, also where a loss turns it off."""
+    """The loss, in bf16 where that is safe. Autocast belongs inside the compiled function: outside,
+    it would also act on the compiled backward pass, even where a loss turns autocast off."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
         return loss(inputs, labels)
 
 
 def _compiled(loss: Loss) -> Loss:
-    """The loss and its backward pass compiled, once for each size of batch and for all networks of
-    an architecture. A GPU records them as CUDA graphs, for each network anew, and keeps these (and
-    its weights) as long as the process lives."""
+    """The loss, compiled with its backward pass, once for each batch size and architecture. On a
+    GPU each network records its own CUDA graphs, which stay in memory, together with the network's
+    weights, as long as the process lives."""
     return torch.compile(loss, fullgraph=True, dynamic=False, mode="reduce-overhead")
 
 
 def _prune(
     progress: _Progress, masks: pruning.Masks, sparsity: float, seed: tuple[int | str, ...]
 ) -> None:
-    """Add to the masks what is pruned now, and set it to zero."""
+    """Update the masks to this sparsity, and set the pruned weights to zero."""
     weights, plan = progress.stage.prunable, progress.stage.schedule.pruning
     masks |= pruning.CRITERIA[plan.criterion](weights, sparsity, plan.allocation, *seed)
     pruning.apply_masks(masks, weights, progress.optimizer)
@@ -252,7 +253,7 @@ def _order(n_images: int, device: torch.device, seed: tuple[int | str, ...]) -> 
 def _inputs(
     stage: Stage, data: Dataset, batch: Tensor, bf16: bool, seed: tuple[int | str, ...]
 ) -> Tensor:
-    """Augmented views of the images `batch`, in float32, or what the frozen part makes of them."""
+    """Augmented float32 views of the images `batch`, or the frozen part's output for the views."""
     images = data.train.images[batch].repeat(stage.schedule.n_views, 1, 1, 1)
     views = augment.augment(images, stage.schedule.augmentation, runtime.generator(*seed))
     views = data.normalise(views).contiguous(memory_format=torch.channels_last)
@@ -269,7 +270,7 @@ def _encode_ahead(
     seed: tuple[int | str, ...],
     stop_if_asked: Callable[[], None],
 ) -> Iterator[Tensor]:
-    """Embeddings [N,D] of each of the cached views, by the frozen part."""
+    """For each cached view, the embeddings [N,D] that the frozen part computes."""
     batches = torch.arange(len(data.train), device=data.train.images.device)
     for view in range(min(stage.schedule.cached_views, stage.schedule.epochs)):
         encoded = []
@@ -287,14 +288,14 @@ def _step(
     masks: pruning.Masks,
     seed: tuple[int | str, ...],
 ) -> None:
-    """One optimizer step on the images `batch`, or on what is `encoded` of them; adds to the totals
-    without waiting for a GPU."""
+    """Take one optimizer step on the images `batch`, or on their embeddings if `encoded` has them.
+    Add to the totals without waiting for a GPU."""
     stage = progress.stage
     inputs = _inputs(stage, data, batch, progress.bf16, seed) if encoded is None else encoded[batch]
     torch.manual_seed(runtime.seed_from(*seed, "dropout"))
     progress.optimizer.zero_grad(
         set_to_none=True
-    )  # first: a CUDA graph writes over its last results
+    )  # before the loss: a CUDA graph overwrites its last results
     loss, correct = progress.loss(inputs, data.train.labels[batch])
     loss.backward()
     progress.optimizer.step()
@@ -320,8 +321,8 @@ def _warn_of_collapse(progress: _Progress) -> None:
 def _end_epoch(
     progress: _Progress, network: WideResNet, data: Dataset, epoch: int, steps_per_epoch: int
 ) -> Record:
-    """The epoch's record: means over its images, learning rate of its last step, test accuracy at
-    some epochs. Resets the totals."""
+    """The record of an epoch: means over its images, the learning rate of its last step and, for
+    some epochs, test accuracy. Resets the totals."""
     loss, correct, images, finite_steps = progress.totals.tolist()
     progress.totals.zero_()
     weights = [parameter.detach().isfinite().all() for parameter in progress.stage.parameters]
@@ -352,7 +353,7 @@ def _end_epoch(
 
 @torch.no_grad()
 def _test_accuracy(progress: _Progress, network: WideResNet, data: Dataset) -> float:
-    """Share of the test images that is classified correctly. A frozen encoder runs only once."""
+    """Share of the test images classified correctly. A frozen encoder runs only once."""
     if progress.stage.frozen is None:
         return evaluation.accuracy(network, data, data.test)
     if progress.test_embedding is None:

@@ -19,8 +19,8 @@ def supcon_loss(
 
     features [B,V,D]: V views of B images, L2-normalised here; labels [B], or None for SimCLR,
     where each image is its own class. Returns the mean over anchors that have a positive (0 if
-    none has one), times temperature / base_temperature as in the authors' code: a factor on the
-    learning rate. The mathematics runs in float32 or better, also under autocast.
+    there are none), times temperature / base_temperature as in the authors' code, which acts as a
+    factor on the learning rate. Computed in float32 or better, even under autocast.
     Raises ValueError for features that are not [B,V,D] or labels that are not [B].
     """
     if features.ndim != 3:
@@ -50,5 +50,5 @@ def supcon_loss(
 
 
 def collapse_value(n_views: int, temperature: float, base_temperature: float) -> float:
-    """The loss of n_views embeddings that are all equal: a loss that stays here means collapse."""
+    """The loss if all n_views embeddings are equal; a loss that stays here means a collapse."""
     return math.log(n_views - 1) * temperature / base_temperature

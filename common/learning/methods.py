@@ -1,8 +1,8 @@
 """The learning methods, and everything in which they differ: the modules of a network, the
 schedules of its stages, and their losses.
 
-After training both are the same thing, a `WideResNet`. A learner's row in METHODS says what is
-trained first; fine-tuning after one-shot pruning has stages of its own.
+Either method ends with a `WideResNet`. The row of a learner in METHODS defines how new networks are
+trained; fine-tuning after one-shot pruning has stages of its own.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Method(NamedTuple):
 
 
 def new_modules(config: Config, n_classes: int, network_id: int) -> Modules:
-    """An untrained network and, where its learner needs one, a projection head. First weights
-    depend on (seed, id) alone."""
+    """An untrained network and, if its learner needs one, a projection head. The initial weights
+    depend only on (seed, id)."""
     seed = (config["seed"], network_id)
     architecture = (config["model_depth"], config["widen_factor"], n_classes, config["dropout"])
     network = wide_resnet.build(*architecture, *seed)
@@ -45,7 +45,7 @@ def new_modules(config: Config, n_classes: int, network_id: int) -> Modules:
 
 
 def schedules(config: Config) -> list[Schedule]:
-    """The stages of a training or fine-tuning in their order, as plain data."""
+    """The stages of a training or fine-tuning, in order, as plain data."""
     config = recipes.complete(config)
     schedule = study.Cell(config["learner"], config["pruning_method"], 0).schedule
     if schedule is None or schedule.is_gradual:
@@ -54,7 +54,7 @@ def schedules(config: Config) -> list[Schedule]:
 
 
 def stages(modules: Modules, config: Config) -> list[Stage]:
-    """The schedules with what they train: parameters, loss, and what is prunable."""
+    """The schedules, each with what it trains: parameters, loss, and prunable weights."""
     return [STAGES[schedule.name](schedule, modules, config) for schedule in schedules(config)]
 
 
@@ -74,7 +74,7 @@ def _supervised(config: Config) -> list[Schedule]:
 
 def _supcon(config: Config) -> list[Schedule]:
     """The contrastive loss through encoder and projection head; then a linear classifier on the
-    frozen encoder. Each is pruned by the same schedule, in fractions of its own steps."""
+    frozen encoder. Both stages prune by the same schedule, in fractions of their own steps."""
     return [
         Schedule(
             name="encoder",
@@ -99,8 +99,8 @@ def _main_stage(config: Config) -> dict[str, Any]:
 
 
 def _finetuning(config: Config) -> list[Schedule]:
-    """Fine-tuning at a constant rate with the masks a network has: cross-entropy through all of
-    it, or the contrastive loss through the encoder and then the classifier again."""
+    """Fine-tuning at a constant learning rate with fixed masks: cross-entropy through the whole
+    network, or the contrastive loss through the encoder, and then the classifier again."""
     pruning = Pruning(None, config["sparsity"], config["criterion"], config["allocation"])
     same = {name: config[name] for name in ("epochs", "batch_size", "learning_rate")}
     same |= {"momentum": recipes.FINETUNING_MOMENTUM, "nesterov": True, "pruning": pruning}
@@ -132,7 +132,8 @@ def _head(config: Config, pruning: Pruning | None) -> Schedule:
 
 
 def _gradual(config: Config, own_steps: bool) -> Pruning | None:
-    """The stage's pruning. Steps given by flags count the main stage's; others use fractions."""
+    """The stage's pruning. Steps given by flags apply to the main stage only; other stages use
+    fractions."""
     if config["sparsity"] == 0:
         return None
     steps = ("begin_step", "end_step", "frequency") if own_steps else ()
@@ -151,7 +152,7 @@ def _collapsed_loss(config: Config) -> float:
 
 
 def classification_views(config: Config) -> Augmentation:
-    """How images are augmented wherever they are classified."""
+    """How images are augmented in stages that classify them."""
     views = _mirrored_if_safe(recipes.CLASSIFICATION_VIEWS[config["preset"]], config)
     views = views._replace(crop_padding=round(recipes.CROP_PADDING * config["image_size"]))
     upside_down = config["released_quirks"] and config["preset"] == "paper"
@@ -159,13 +160,13 @@ def classification_views(config: Config) -> Augmentation:
 
 
 def contrastive_views(config: Config) -> Augmentation:
-    """How the two views of an image are made that SupCon contrasts."""
+    """How the two views of an image are made for the contrastive loss."""
     views = _mirrored_if_safe(recipes.CONTRASTIVE_VIEWS[config["preset"]], config)
     return views._replace(resized_crop_area=(config["min_crop_area"], 1.0))
 
 
 def _mirrored_if_safe(views: Augmentation, config: Config) -> Augmentation:
-    """Without flips where a mirrored image may show another class."""
+    """The augmentation, without flips if a mirrored image may show another class."""
     words = study.dataset_words(str(config.get("dataset")))
     return views if words.keeps_class_mirrored else views._replace(horizontal_flip=0.0)
 
@@ -222,7 +223,7 @@ METHODS = {
     "supervised": Method(has_projection=False, schedules=_supervised),
     "SupCon": Method(has_projection=True, schedules=_supcon),
 }
-# What a schedule of this name trains.
+# By the name of a schedule: the function that makes its stage.
 STAGES = {
     "network": _network_stage,
     "finetune": _network_stage,

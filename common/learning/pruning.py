@@ -26,7 +26,7 @@ def magnitude_masks(
     """Masks that prune exactly round(sparsity · n) of n weights, those of smallest magnitude.
 
     allocation "global" ranks all weights together; "uniform" gives every tensor the same sparsity
-    to one weight, and the total is exact too. Equal magnitudes are pruned in order of position.
+    (to within one weight) and an exact total. Equal magnitudes are pruned in order of position.
     Raises ValueError unless 0 <= sparsity < 1.
     """
     if not 0 <= sparsity < 1:
@@ -48,8 +48,8 @@ def magnitude_masks(
 def random_masks(
     tensors: Mapping[str, Tensor], sparsity: float, allocation: str = "global", *seed: int | str
 ) -> Masks:
-    """Masks that prune as many weights of each tensor as `magnitude_masks` would, chosen at random
-    by (seed, name of the tensor) alone: where more of a tensor go, the same ones and more."""
+    """Masks that prune as many weights of each tensor as `magnitude_masks` would, but random ones.
+    The draw depends only on (seed, name of the tensor), so a higher sparsity prunes a superset."""
     masks = {}
     for name, mask in magnitude_masks(tensors, sparsity, allocation).items():
         draws = torch.rand(mask.numel(), generator=runtime.generator(*seed, "criterion", name))
@@ -68,8 +68,8 @@ CRITERIA: dict[str, Callable[..., Masks]] = {
 
 
 def _uniform_counts(sizes: list[int], sparsity: float) -> list[int]:
-    """Weights to prune by tensor: rounded down, then the largest remainders get one more until
-    the total is round(sparsity · n)."""
+    """How many weights to prune in each tensor: rounded down, then one more for the tensors with
+    the largest remainders, until the total is round(sparsity · n)."""
     exact = [sparsity * size for size in sizes]
     counts = [math.floor(share) for share in exact]
     missing = round(sparsity * sum(sizes)) - sum(counts)
@@ -93,7 +93,7 @@ def _keep_all_but(magnitude: Tensor, n_pruned: int) -> Tensor:
 def apply_masks(
     masks: Masks, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None
 ) -> None:
-    """Set pruned weights of the tensors to zero, and their momentum, which would revive them."""
+    """Set pruned weights to zero, and their momentum too, which would revive the weights."""
     for name, tensor in tensors.items():
         if name not in masks:
             continue
@@ -106,8 +106,8 @@ def apply_masks(
 
 def reached(weights: Mapping[str, Tensor], masks: Masks, sparsity: float) -> dict[str, Any]:
     """The share of weights that are exactly zero: `sparsity_reached` over all tensors, and
-    `sparsity_by_layer`. Raises RuntimeError unless the masks prune as many weights as asked, to one
-    weight, and every pruned weight is zero."""
+    `sparsity_by_layer`. Raises RuntimeError unless the masks prune as many weights as asked, to
+    within one, and every pruned weight is zero."""
     pruned = sum(int((~mask).sum()) for mask in masks.values())
     total = sum(weight.numel() for weight in weights.values())
     if abs(pruned - sparsity * total) > 1:
@@ -139,10 +139,11 @@ def pruning_events(
     end_step: int | None = None,
     frequency: int | None = None,
 ) -> dict[int, float]:
-    """Sparsity by step at which it is to be reached, for a training of n_steps.
+    """The sparsity to reach at each pruning step of a training of n_steps.
 
-    The steps are begin, begin + frequency, … up to end; the last one lands exactly on `final`.
-    Steps that are None come from the window. Raises Failure(EXIT_ARGUMENTS) if they do not fit.
+    The steps are begin, begin + frequency, … up to end; the last one reaches exactly `final`.
+    Arguments that are None follow from the window. Raises Failure(EXIT_ARGUMENTS) if the steps do
+    not fit into the training.
     """
     begin = round(window.begin * n_steps) if begin_step is None else begin_step
     end = max(round(window.end * n_steps), begin + 1) if end_step is None else end_step

@@ -1,4 +1,4 @@
-"""The state of an interrupted training: written beside the network to be, continued, removed."""
+"""The state of an interrupted training, in a file beside that of the network to be made."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ State = dict[str, Any]
 
 
 def read(where: NetworkFiles) -> State | None:
-    """The state of this network, None if there is none. Raises runtime.Damaged, or
-    Failure(EXIT_CHECKPOINT) for the state of another network."""
+    """The state of this network's training; None if there is none. Raises runtime.Damaged, or
+    Failure(EXIT_CHECKPOINT) if the file holds the state of another network."""
     path = where.state
     if not path.exists():
         return None
@@ -33,7 +33,7 @@ def read(where: NetworkFiles) -> State | None:
 
 
 def read_or_set_aside(where: NetworkFiles) -> State | None:
-    """As `read`, but a damaged state is set aside: the training begins anew."""
+    """Like `read`, but set a damaged state aside and return None, so that training starts anew."""
     try:
         return read(where)
     except Damaged as damaged:
@@ -42,7 +42,7 @@ def read_or_set_aside(where: NetworkFiles) -> State | None:
 
 
 def write(where: NetworkFiles, config: Config, environment: dict[str, str], state: State) -> None:
-    """Write the state of a training of this recipe in this environment."""
+    """Write the state of a training with this recipe in this environment."""
     header = {"network_id": where.id, "config": config, "versions": environment}
     checkpoints.write(where.state, header | state)
 
@@ -59,8 +59,8 @@ def environment(device: torch.device, compile_loss: bool) -> dict[str, str]:
 
 
 def warn_of_another_environment(now: dict[str, str], state: State | None) -> dict[str, Any]:
-    """Say on stderr if a training began in another environment than this one; return what its log
-    tells about both."""
+    """Warn on stderr if a training began in a different environment; return what its log shall say
+    about both environments."""
     begun = state["versions"] if state else now
     differing = [key for key in now if begun.get(key) != now[key]]
     if not differing:

@@ -1,4 +1,4 @@
-"""The schedule of a training, as plain data: epochs, learning rates, pruning. Needs no network."""
+"""The schedule of a training, as plain data without a network: epochs, learning rates, pruning."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from common.recipes import Augmentation, Window
 
 @dataclass(frozen=True)
 class Pruning:
-    """Which share of the weights goes, when, and by which rule."""
+    """Which share of the weights is pruned, when, and by which rule."""
 
-    window: Window | None  # None: the network comes pruned, and its masks stay as they are
+    window: Window | None  # None: the network is already pruned, and its masks stay as they are
     sparsity: float
     criterion: str
     allocation: str
-    # Steps given by flags, in place of those of the window.
+    # Steps given by flags replace those of the window.
     begin_step: int | None = None
     end_step: int | None = None
     frequency: int | None = None
@@ -41,15 +41,15 @@ class Schedule:
     cosine: bool = False
     warmup: float = 0.0
     n_views: int = 1
-    # So many views of each image are drawn and encoded ahead, for the epochs to take in turn;
-    # 0: every epoch has its own.
+    # The number of views of each image that are encoded in advance and that epochs use in turn;
+    # 0: every epoch draws its own views.
     cached_views: int = 0
     pruning: Pruning | None = None
     collapsed_loss: float | None = None  # the loss if all embeddings were equal
 
     @property
     def batch_size_flag(self) -> str:
-        """The flag behind `batch_size`, for messages."""
+        """The flag that sets `batch_size`, for messages."""
         return "--batch_size_head" if self.name == "head" else "--batch_size"
 
     def steps_per_epoch(self, n_images: int) -> int:
@@ -61,8 +61,8 @@ class Schedule:
         return self.epochs * self.steps_per_epoch(n_images)
 
     def learning_rate_at(self, progress: float) -> float:
-        """The learning rate when a share `progress` in [0, 1) of the stage is done: linear
-        warm-up, then constant with steps at the milestones, or a half cosine down to 0."""
+        """The learning rate when a share `progress` in [0, 1) of the stage is done. After a linear
+        warm-up it falls in steps at the milestones, or as a half cosine down to 0."""
         if progress < self.warmup:
             return self.learning_rate * progress / self.warmup
         rate = self.learning_rate * self.gamma ** sum(m <= progress for m in self.milestones)
@@ -72,8 +72,8 @@ class Schedule:
         return rate
 
     def pruning_events(self, n_images: int) -> dict[int, float]:
-        """Sparsity to reach by step. Raises Failure(EXIT_ARGUMENTS) if the steps that flags give do
-        not fit into the stage."""
+        """The sparsity to reach at each pruning step. Raises Failure(EXIT_ARGUMENTS) if steps given
+        by flags do not fit into the stage."""
         plan = self.pruning
         if plan is None or plan.window is None:
             return {}

@@ -1,7 +1,7 @@
 """The files that hold networks: written whole or not at all, verified when read, never unpickled.
 
-A file holds tensors and plain types only and rebuilds its own network. SupCon networks lie in two
-files, encoder and head, which count as one: the head names the encoder that it was trained on.
+A file holds only tensors and plain types, from which its network can be rebuilt. A SupCon network
+has two files, encoder and head, which belong together: the head names its encoder.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Contents = dict[str, Any]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stored network, rebuilt in eval mode, and what is known about it. Files of versions that
-    did not store `data` (classes, mean, std of the training images in [0, 1]) have it empty."""
+    """A stored network, rebuilt in eval mode, and what is known about it. `data` (classes; mean and
+    std of the training images in [0, 1]) is empty for files of versions that did not store it."""
 
     network: WideResNet
     projection: ProjectionHead | None  # of a SupCon network that learned contrastively
@@ -48,8 +48,8 @@ class Checkpoint:
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> Tensor:
-        """Class indices [B] of images [B,3,H,H], uint8 or float32 in [0, 1], of the side that the
-        network was trained on. Raises ValueError if its file does not tell mean and std."""
+        """Class indices [B] of images [B,3,H,H], uint8 or float32 in [0, 1], with the same size as
+        the training images. Raises ValueError if the network's file lacks their mean and std."""
         if not self.data:
             raise ValueError("this file does not tell the mean and std of its training images")
         device = self.network.fc.weight.device
@@ -73,7 +73,7 @@ def save(
     """
     network = modules["network"]
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    # A mask may be a part of a larger tensor, all of which torch would write.
+    # A mask may be a view into a larger tensor, and torch would write the whole tensor.
     kept = {name: mask.cpu().clone() for name, mask in masks.items()}
     architecture = {
         "depth": config["model_depth"],
@@ -108,12 +108,12 @@ def versions() -> dict[str, str]:
 
 
 def from_path(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """The network whose file this is (of a SupCon network, either of the two), verified, in eval
-    mode. Raises Failure(EXIT_CHECKPOINT) naming the file."""
+    """The network that this file belongs to (either of a SupCon network's two files), verified, in
+    eval mode. Raises Failure(EXIT_CHECKPOINT) naming the file."""
     where = paths.locate(Path(path))
     if where is None:
         raise Failure(EXIT_CHECKPOINT, f"{path}: not named as a network of this project")
-    # A network of this project may have the cell and id of a released one.
+    # A network of this project may have the same cell and id as a released one.
     is_ours = paths.network_of(Path(path)) is not None
     parts = read_parts(where) if is_ours else _read_released(where, Path(path))
     return _from_parts(where, parts, torch.device(device))
@@ -127,8 +127,8 @@ def load(where: NetworkFiles, device: torch.device) -> Checkpoint:
 def _from_parts(
     where: NetworkFiles, parts: dict[Path, Contents] | None, device: torch.device
 ) -> Checkpoint:
-    """The network of these parts. Raises Failure(EXIT_CHECKPOINT), naming the file that is missing
-    or wrong."""
+    """The network made of these parts. Raises Failure(EXIT_CHECKPOINT), naming the file that is
+    missing or wrong."""
     if parts is None:
         missing = [f"{path}: missing" for path in where.missing]
         reason = f"{where.last}: its encoder is of another training"
@@ -155,8 +155,8 @@ def _from_parts(
 
 
 def _rebuild(contents: Contents, state: dict[str, Tensor]) -> WideResNet:
-    """The network with these weights. Sizes that a file tells are never believed before its weights
-    are seen to have them. Raises ValueError or RuntimeError."""
+    """The network with these weights. The sizes stated in a file are not trusted until its weights
+    are found to have them. Raises ValueError or RuntimeError."""
     seen = released.architecture(state)
     if contents["architecture"] | {"dropout": 0.0} != seen | {"dropout": 0.0}:
         raise ValueError("its weights do not fit its architecture")
@@ -180,9 +180,9 @@ def _projection(state: dict[str, Tensor] | None) -> ProjectionHead | None:
 
 
 def read_parts(where: NetworkFiles) -> dict[Path, Contents] | None:
-    """The verified contents of a network's files; None if one of them is missing, or if they are
-    not of one network. Raises Failure(EXIT_CHECKPOINT) if a file is damaged or says that it holds
-    another network."""
+    """The verified contents of a network's files; None if a file is missing, or if encoder and head
+    do not belong together. Raises Failure(EXIT_CHECKPOINT) if a file is damaged or says that it
+    holds another network."""
     if where.missing:
         return _read_released(where)
     remedy = f"python {study.script(where.cell)} sets it aside and makes it again"
@@ -209,14 +209,14 @@ def _read_released(where: NetworkFiles, asked: Path | None = None) -> dict[Path,
 
 
 def _without_method(contents: Contents) -> Config:
-    """What earlier versions took for the configuration of a released network: networks that were
-    fine-tuned from it, and predictions, name it by the digest of that."""
+    """The configuration of a released network as earlier versions defined it. Its digest names the
+    network in stored predictions and in networks that were fine-tuned from it."""
     return {key: value for key, value in contents["config"].items() if key != "method"}
 
 
 def describe(where: NetworkFiles) -> Contents | None:
-    """A network's `config`, `results`, `versions` and `digest`, without building it; None as
-    `read_parts`. Files that have not changed since are read only once by a process."""
+    """A network's `config`, `results`, `versions` and `digest`, without building it; None where
+    `read_parts` returns None. A process reads files only once as long as they do not change."""
     parts = released.find(where) if where.missing else where.parts
     found = [(path, path.stat()) for path in parts.values()]
     stamps = ((path, stat.st_ino, stat.st_mtime_ns, stat.st_size) for path, stat in found)
@@ -237,12 +237,12 @@ def _describe_unchanged(where: NetworkFiles, stamps: tuple[object, ...]) -> Cont
 
 
 def write(path: Path, contents: Contents) -> str:
-    """Write tensors and plain types, atomically, with a digest of them, which is returned. Raises
+    """Write tensors and plain types, and their digest, atomically; return the digest. Raises
     Failure(EXIT_NON_FINITE) rather than store weights that are not finite."""
     _check_finite(path, contents)
     digest = _digest(contents)
-    # By way of memory: torch writes to a path without telling a full disk from other errors, and
-    # puts the path's name into the file.
+    # Through memory: given a path, torch does not tell a full disk from other errors, and stores
+    # the path's name in the file.
     buffer = io.BytesIO()
     torch.save(_canonical(contents | {"digest": digest}), buffer)
     files.replace(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), read)
@@ -257,8 +257,8 @@ def _check_finite(path: Path, contents: Contents) -> None:
 
 
 def _canonical(value: Any) -> Any:
-    """A copy whose bytes depend on nothing but its contents: equal strings are one object, and no
-    list or dict is used twice (pickle writes what it saw before as a reference)."""
+    """A copy whose pickled bytes depend only on its contents: equal strings are one object, and no
+    list or dict occurs twice (pickle writes an object that it saw before as a reference)."""
     if isinstance(value, str):
         return sys.intern(str(value))
     if isinstance(value, dict):
@@ -269,8 +269,9 @@ def _canonical(value: Any) -> Any:
 
 
 def read(path: Path, remedy: str = REMEDY) -> Contents:
-    """Read what `write` wrote and verify its digest (torch does not check a file's checksums).
-    Raises runtime.Damaged, which says what to do; Failure(EXIT_CHECKPOINT) for a missing file."""
+    """Read a file that `write` wrote and verify its digest (torch does not check a file's
+    checksums). Raises runtime.Damaged, which says what to do, or Failure(EXIT_CHECKPOINT) if the
+    file is missing."""
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -296,7 +297,7 @@ def _refusal(path: Path, reason: str) -> Failure:
 
 
 def is_plain(contents: Any) -> bool:
-    """Whether this holds no tensors: those cannot be compared with other values."""
+    """Whether this holds no tensors, which cannot be compared with other values."""
     return not _tensors(contents)
 
 
@@ -313,7 +314,7 @@ def _tensors(contents: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
 
 
 def _digest(contents: Contents) -> str:
-    """BLAKE2 over the plain values as JSON, and over every tensor's name, type, shape, bytes."""
+    """BLAKE2 over the plain values as JSON and over every tensor's name, type, shape and bytes."""
     digest = hashlib.blake2b(digest_size=16)
     plain = json.dumps(
         contents, sort_keys=True, default=lambda value: [str(value.dtype), list(value.shape)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from common.data.datasets import Dataset, Split
 from common.model.wide_resnet import Output, WideResNet
 
-BATCH_SIZE = 256  # stays in the cache of a CPU; larger ones gain nothing there
+BATCH_SIZE = 256  # fits into the cache of a CPU; larger batches gain nothing there
 
 
 @torch.no_grad()
@@ -23,8 +23,8 @@ def outputs(
     probes: bool = False,
     view: Callable[[Tensor], Tensor] = lambda images: images.float() / 255,
 ) -> Iterator[Output]:
-    """The network's Output for each batch of the split, in order. `view` makes of uint8 images
-    the float32 ones in [0, 1] that the network sees: as they are, or augmented."""
+    """The network's Output for each batch of the split, in order. `view` turns uint8 images into
+    the float32 images in [0, 1] that the network sees, unchanged or augmented."""
     was_training = network.training
     network.eval()
     try:

@@ -1,6 +1,6 @@
 """Networks saved by the released code of arXiv 2207.00200, read as if this project had made them.
 
-Their files hold bare state dicts; names and shapes tell everything else.
+The files hold bare state dicts; everything else follows from names and shapes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from common.paths import NetworkFiles
 from common.runtime import EXIT_CHECKPOINT, Failure, is_trouble
 
 State = dict[str, Tensor]
-# What wraps the names of our parameters: wrappers of torch, and the released modules.
+# Prefixes to the names of our parameters, from wrappers of torch and from the released modules.
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|base|encoder)\.)+")
 
 
 def read_parts(files: dict[str, Path], where: NetworkFiles) -> dict[Path, dict[str, Any]]:
-    """The contents of released files of a network, in the form that `checkpoints.read_parts` gives.
+    """The contents of a network's released files, in the form of `checkpoints.read_parts`.
 
     Raises Failure(EXIT_CHECKPOINT), naming file and keys, for a file that is damaged or does not
     hold exactly one Wide ResNet.
@@ -58,7 +58,7 @@ def read_parts(files: dict[str, Path], where: NetworkFiles) -> dict[Path, dict[s
         "dropout": found["dropout"],
     }
     if "head" in files and (method := paths.released_method(path)) != "SupCon":
-        config["method"] = method  # SupCon, where no key says otherwise
+        config["method"] = method  # without this key, the method is SupCon
     contents = {
         "network_id": where.id,
         "architecture": found,
@@ -99,7 +99,7 @@ def _part(path: Path, key: str) -> dict[str, Any]:
 
 
 def _plain_names(path: Path, state: dict[str, Any]) -> State:
-    """Without wrappers' prefixes, and with torch's pruning pairs folded into plain weights."""
+    """The state without wrappers' prefixes; each pair of `_orig` and `_mask` becomes one weight."""
     if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise Failure(EXIT_CHECKPOINT, f"{path}: holds more than names and weights")
     plain = {_WRAPPERS.sub("", name): tensor for name, tensor in state.items()}
@@ -127,7 +127,7 @@ def architecture(state: State) -> dict[str, Any]:
 
 
 def _file_of(parameter: str, files: dict[str, Path]) -> Path:
-    """The file in which a parameter lies, or should: the classifier's in SupCon's head."""
+    """The file that holds a parameter, or should hold it: SupCon's classifier is in the head."""
     return files["head"] if "head" in files and "fc." in parameter else next(iter(files.values()))
 
 
@@ -135,7 +135,7 @@ def _fit(files: dict[str, Path], state: State, architecture: dict[str, Any]) -> 
     """The state in the order of our network, after checking names, shapes and values."""
     with torch.random.fork_rng(devices=[]):
         expected = WideResNet(**architecture).state_dict()
-    # Counters of batch norm that old versions of torch did not save; nothing here reads them.
+    # Old versions of torch did not save the counters of batch norm; nothing here reads them.
     counters = {name: t for name, t in expected.items() if name.endswith("num_batches_tracked")}
     state = counters | state
     for what, names in (
@@ -158,8 +158,8 @@ def _fit(files: dict[str, Path], state: State, architecture: dict[str, Any]) -> 
 
 
 def find(where: NetworkFiles, asked: Path | None = None) -> dict[str, Path]:
-    """The released files of a network, none if there are none. Raises Failure(EXIT_CHECKPOINT)
-    if several could be meant (of other epochs, say) and the one asked for does not tell which."""
+    """The released files of a network; empty if there are none. Raises Failure(EXIT_CHECKPOINT) if
+    several sets of files fit (of different epochs, say) and `asked` does not tell which to read."""
     found = paths.released_networks(where.models).get((where.cell, where.id), [])
     found = [files for files in found if asked is None or asked in files.values()]
     if len(found) > 1:

@@ -1,6 +1,6 @@
 """Wide ResNet with pre-activation (Zagoruyko & Komodakis, arXiv 1605.07146).
 
-Parameters carry the names of the released code of arXiv 2207.00200, so that its files load.
+Parameters have the same names as in the released code of arXiv 2207.00200, so that its files load.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class Group(nn.Module):
-    """Blocks of one width; the first one changes width and resolution."""
+    """Blocks of one width; the first block changes width and resolution."""
 
     def __init__(self, n_blocks: int, n_in: int, n_out: int, stride: int, dropout: float):
         super().__init__()
@@ -63,7 +63,7 @@ class Group(nn.Module):
         )
 
     def forward(self, x: Tensor, probes: list[Tensor] | None = None) -> Tensor:
-        """The last residual sum; appends two probes of each block, and that of the sum."""
+        """The last residual sum; appends two probes for each block and one for the last sum."""
         for block in self.layer:
             x = block(x, probes)
         if probes is not None:
@@ -113,7 +113,7 @@ class WideResNet(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """From the embedding to the space in which the contrastive loss compares: mlp or linear."""
+    """Maps the embedding into the space of the contrastive loss, by an mlp or a linear layer."""
 
     def __init__(self, width: int, kind: str = "mlp", n_out: int = 128):
         super().__init__()
@@ -129,14 +129,14 @@ class ProjectionHead(nn.Module):
 def build(
     depth: int, widen_factor: int, n_classes: int, dropout: float, *seed: int | str
 ) -> WideResNet:
-    """A network whose first weights depend on the seed keys alone, on every device."""
+    """A network whose initial weights depend only on the seed keys, on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(runtime.seed_from(*seed, "weights"))
         return WideResNet(depth, widen_factor, n_classes, dropout)
 
 
 def build_projection(width: int, kind: str, *seed: int | str) -> ProjectionHead:
-    """A projection head whose first weights depend on the seed keys alone."""
+    """A projection head whose initial weights depend only on the seed keys."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(runtime.seed_from(*seed, "projection"))
         return ProjectionHead(width, kind)

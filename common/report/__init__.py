@@ -1,1 +1,1 @@
-"""Pictures of arrays that already lie on disk."""
+"""Tables, verdicts, figures and the page, from files that the analyses left on disk."""

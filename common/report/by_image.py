@@ -1,5 +1,5 @@
-"""The table of columns by test image, of which pies_*.csv, the gallery and the figures by image are
-made."""
+"""The table with one row for each test image. pies_*.csv, the gallery and the figures by image are
+made from it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from common.files import Arrays
 
 
 class Score(NamedTuple):
-    """A number of each network and image. Its mean over networks is a column, dense and pruned."""
+    """A number for each network and image. Its mean over the dense networks is one column of the
+    table, its mean over the pruned networks another."""
 
-    field: str  # in the stored predictions, and before _dense and _pruned in pies_*.csv
-    metric: str  # in summary.csv
+    field: str  # its name in the stored predictions and, before _dense and _pruned, in pies_*.csv
+    metric: str  # its name in summary.csv
     title: str
-    figure: str  # in the name of the scatter plot, dense against pruned
+    figure: str  # its name in the file of the scatter plot, dense against pruned
 
 
 SCORES = (
@@ -39,8 +40,8 @@ GALLERY = {
 
 
 def columns(found: Arrays, dense: Population, pruned: Population) -> Arrays:
-    """The columns [N] of the images of a cell, from its votes and the scores of its networks. Below
-    K = 4 there is no probability of being a PIE."""
+    """The columns [N] for the images of a cell, from votes and from scores of the networks. For
+    K < 4 there is no probability of being a PIE."""
     classes = found["classes"]
     table = {
         "index": np.arange(len(found["label"])),
@@ -61,7 +62,7 @@ def columns(found: Arrays, dense: Population, pruned: Population) -> Arrays:
 
 
 def write_csv(path: Path, table: Arrays) -> None:
-    """One row an image."""
+    """Write the table with one row for each image."""
     rows = zip(*(column.tolist() for column in table.values()), strict=True)
     shown = ([f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows)
     files.write_csv(path, [list(table), *shown])

@@ -1,4 +1,4 @@
-"""The figures of the page: what each shows, in words, and the cell that it is about."""
+"""The figures of the page, each with a caption and the cell that it is about."""
 
 from __future__ import annotations
 
@@ -73,11 +73,12 @@ CAPTIONS = {
 }
 HEADLINE = "by_sparsity"
 INLINE_BYTES = 2_500_000  # figures beyond this are shown from their files beside the page
-FIGURE_BYTES = 60_000  # a larger figure is stored with loss, and smaller until it fits
+FIGURE_BYTES = 60_000  # a larger figure is compressed with loss, and scaled down until it fits
 
 
 class Figure(NamedTuple):
-    """A figure on the page: `source` is the picture itself, or its file as `file` is."""
+    """A figure on the page. `file` is the address of its picture; `source` is the picture itself as
+    a data URI, or the same address."""
 
     kind: str
     title: str
@@ -90,7 +91,8 @@ class Figure(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The figures of one cell; of both learners where `learner` is empty, of all if all are."""
+    """The figures of one cell. If `learner` is empty, they are about both learners; if all three
+    fields are empty, about all cells."""
 
     learner: str
     pruning: str
@@ -107,8 +109,8 @@ class Group(NamedTuple):
 
 
 def grouped(pies: Path) -> tuple[Figure | None, list[Group]]:
-    """The figure of the first screen, if it is there, and the others by cell: those of all cells,
-    of both learners, of each."""
+    """The figure for the first screen, if it exists, and the other figures by cell: first those
+    about all cells, then about both learners, then about each learner."""
     headline = None
     found: dict[Cell | None, list[Figure]] = {}
     for path, figure in _inlined(pies):
@@ -124,7 +126,8 @@ def grouped(pies: Path) -> tuple[Figure | None, list[Group]]:
 
 
 def _inlined(pies: Path) -> Iterator[tuple[Path, Figure]]:
-    """The figures in the order of the report: those that matter most are in the page itself."""
+    """The figures in the order of the report. The first ones, which matter most, are embedded in
+    the page; those beyond INLINE_BYTES are linked."""
     n_bytes = 0
     for kind, path in paths.report_figures(pies):
         file = quote(path.relative_to(pies).as_posix())
@@ -138,7 +141,7 @@ def _inlined(pies: Path) -> Iterator[tuple[Path, Figure]]:
 
 
 def _compressed(picture: Image.Image) -> str:
-    """Without loss where that is small, as it is for lines and bars."""
+    """The picture as a data URI: lossless if that is small, as for lines and bars; else lossy."""
     source, factor = data_uri(picture, "webp", lossless=True), 1.0
     while len(source) > FIGURE_BYTES:
         size = (round(factor * picture.width), round(factor * picture.height))
@@ -148,7 +151,7 @@ def _compressed(picture: Image.Image) -> str:
 
 
 def _sizes(path: Path) -> str:
-    """K and n, from the arrays beside the picture."""
+    """`10 networks, 500 test images`, from the arrays beside the picture."""
     arrays = files.load_arrays(path.with_suffix(".npz")) or {}
     names = (("n_models", "network"), ("n_examples", "test image"))
     sizes = ((str(arrays[key]), what) for key, what in names if key in arrays)

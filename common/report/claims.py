@@ -1,15 +1,15 @@
-"""claims.csv: the claims of arXiv 2207.00200, each decided once, and the numbers behind verdicts.
+"""claims.csv: the claims of arXiv 2207.00200, with one verdict each, and the numbers behind it.
 
-One line a number (`evidence`), grouped by claim. Columns:
+The file has one line for each number (see `evidence`), grouped by claim. Columns:
 - `name`, `text`: the claim; `statistic`, `value`, `ci_low`, `ci_high`, `n_models`: the number, its
-  95 % interval and its networks; empty where it cannot be had, and `note` then says why.
-- `decides`: `yes` for numbers that the verdict follows from, which are above 0 if the claim is
-  true; empty for those that stand beside them.
-- `verdict`, `p_holm`: of the claim, so the same on all of its lines. `supported` or `contradicted`
-  hold for all five claims at once with 95 % confidence; `marginal`: only without that correction;
-  `incomplete`: all numbers that could be had support the claim, but some are missing; `undecided`;
-  `not tested`. A claim is supported if all numbers that decide it are above 0, and
-  contradicted if one is below; intervals and p-value say how surely.
+  95 % interval, and how many networks it is from. If the number is missing, `note` says why.
+- `decides`: `yes` for numbers that decide the verdict: they are above 0 if the claim is true. Empty
+  for numbers that only accompany them.
+- `verdict`, `p_holm`: of the claim, so equal on all lines of one claim. `supported` and
+  `contradicted` hold for all five claims at once with 95 % confidence; `marginal` means decided
+  only without that correction; `incomplete`: all available numbers support the claim, but some are
+  missing; `undecided`; `not tested`. A claim is supported if all deciding numbers are above 0,
+  contradicted if one is below; intervals and p-value say how certainly.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS += ("p_holm", "decides", "n_models", "note")
 
 
 def run(pies: Path) -> None:
-    """Rewrite claims.csv from what the analyses left."""
+    """Rewrite claims.csv from the files that the analyses left."""
     found = evidence.gather(pies)
     lines: list[tuple[object, ...]] = [COLUMNS]
     for name, verdict in decide(found).items():
@@ -47,8 +47,8 @@ def run(pies: Path) -> None:
 
 
 def decide(found: list[Evidence]) -> dict[str, Verdict]:
-    """The verdict of each claim, corrected over all of them. Intervals count as Student's with
-    K - 1 degrees of freedom, fewer than which none has."""
+    """The verdict of each claim, corrected over all claims. All intervals are treated as Student's
+    with K - 1 degrees of freedom, the fewest that any of them has."""
     family = []
     for name in TEXTS:
         planned = [one for one in found if one.claim == name and one.decides]

@@ -1,4 +1,4 @@
-"""Are the same images lost? All cells of both learning methods, from the arrays on disk."""
+"""Are the same images lost? Comparisons of all cells of both learners, from arrays on disk."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _estimate(row: Row) -> tuple[float, float, float]:
 
 
 def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
-    """comparison/overlap.csv, one row a pair, and its picture."""
+    """comparison/overlap.csv, with one row for each pair of cells, and its picture."""
     cells = list(found)
     jaccard, expected = np.eye(len(cells)), np.eye(len(cells))
     header = ("cell_a", "cell_b", "n_a", "n_b", "common", "jaccard", "expected_jaccard", "p_value")
@@ -85,7 +85,7 @@ def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
 
 
 def compare_learners(pies: Path, cell: Cell, a: Arrays, b: Arrays) -> None:
-    """Which PIEs of a pruning are common to both learners, and on which images they disagree."""
+    """Draw which PIEs of a pruning both learners have, and on which images the two disagree."""
     heading = {key: a[key] for key in (*HEADING, "label", "classes")}
     heading["learner"] = np.array(" and ".join(LEARNERS))
     if a["n_models"] != b["n_models"]:

@@ -1,9 +1,8 @@
-"""The numbers behind each claim of arXiv 2207.00200: those that decide, and those beside them.
+"""The numbers behind each claim of arXiv 2207.00200: some decide the claim, others accompany them.
 
-A number that decides is above 0 if its claim is true. What is compared is fixed beforehand: two
+A deciding number is above 0 if its claim is true. Which cells are compared is fixed beforehand: two
 cells, pruned by magnitude, at the highest sparsity that both have; K1 compares all sparsities of
-two prunings. So no number depends on cells of other prunings, or on which cells a run of a script
-looked at.
+two prunings. So no number depends on cells of other prunings, or on the flags of one run.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from common.report import rows, stored_pies
 from common.report.rows import Row
 from common.study import EARLY, LATER, LEARNERS, ONE_SHOT, SCHEDULES, Cell, format_sparsity
 
-SEED = 0  # of the halves that K1 and K3 draw: made again, they are the same
-N_SPLITS = 60  # of the ids, in K3
+SEED = 0  # for the random halves of K1 and K3, which are the same in every run
+N_SPLITS = 60  # splits of the ids, in K3
 NO_CELLS = "no such cells were analysed"
 AGAIN = "run PIE detection again: its predictions are missing, or of another analysis"
 
@@ -35,7 +34,7 @@ Series = tuple[str, str]  # learner and pruning: cells of several sparsities
 
 
 class Evidence(NamedTuple):
-    """A number that speaks to a claim; None if it cannot be had, and then `note` says why."""
+    """A number about a claim. If it is missing, `found` is None, and `note` says why."""
 
     claim: str
     statistic: str
@@ -46,18 +45,17 @@ class Evidence(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What the analyses left."""
+    """What the analyses stored."""
 
     pies: Path
     rows: dict[tuple[Cell, str], Row]  # over all images, with an interval
-    compared: dict[Cell, Compared | None]  # None: predictions are no longer those of the PIEs
+    compared: dict[Cell, Compared | None]  # None: predictions no longer fit the stored PIEs
     label: np.ndarray
     n_classes: int
 
 
 def gather(pies: Path) -> list[Evidence]:
-    """The evidence that a folder pies/<dataset> holds, for each number that decides at least why it
-    cannot be had."""
+    """The evidence in a folder pies/<dataset>. Each deciding number is listed, even if missing."""
     stored = _read(pies)
     found = (_more_lost, _early, _unique, _special, _clusters)
     return [evidence for of_claim in found for evidence in of_claim(stored)]
@@ -81,8 +79,8 @@ def _read(pies: Path) -> Stored:
 
 
 def _more_lost(stored: Stored) -> Iterator[Evidence]:
-    """K1. Errors alone make PIEs, and at equal sparsity the learner that prunes worse has more of
-    both. So counts at equal error decide, and those at equal sparsity stand beside them."""
+    """K1. Errors alone make PIEs, and at equal sparsity the learner that suffers more from pruning
+    has more of both. So counts at equal error decide; counts at equal sparsity accompany them."""
     supervised, supcon = LEARNERS
     for schedule in SCHEDULES:
         yield _at_equal_error(stored, schedule)
@@ -127,8 +125,8 @@ def _at_equal_error(stored: Stored, schedule: str) -> Evidence:
 
 
 def _early(stored: Stored) -> Iterator[Evidence]:
-    """K2. Accuracy of the networks and of nearest neighbours in their embeddings. Q-Scores are not
-    compared: they rise with the sparsity of an embedding, whatever its quality."""
+    """K2. The numbers are accuracies: of the networks, and of nearest neighbours in embeddings.
+    Q-Scores are not compared: they rise with the sparsity of an embedding, whatever its quality."""
     for learner in LEARNERS:
         pair = _highest(stored, (learner, LATER), (learner, EARLY))
         decides, note = _windows(stored.pies, *pair) if pair else (True, NO_CELLS)
@@ -151,8 +149,8 @@ def _early(stored: Stored) -> Iterator[Evidence]:
 
 
 def _windows(pies: Path, later: Cell, early: Cell) -> tuple[bool, str]:
-    """Whether the prunings start at different steps, and how their starts and ends differ. Where
-    both do, nothing tells which of them matters."""
+    """Whether the prunings start at different steps, and a note on how starts and ends differ. If
+    both the starts and the ends differ, the data cannot tell which of the two matters."""
     path = paths.recipes(pies, later.learner)
     recipe = json.loads(path.read_text()) if path.exists() else {}
     windows = []
@@ -174,8 +172,8 @@ def _windows(pies: Path, later: Cell, early: Cell) -> tuple[bool, str]:
 
 
 def _unique(stored: Stored) -> Iterator[Evidence]:
-    """K3. Cells that differ in the learner or in the schedule, each two of them by themselves. More
-    than half is unique, 1 - r² > ½, where r is below √½."""
+    """K3. Each pair of cells that differ only in the learner, or only in the schedule. More than
+    half is unique to a cell, 1 - r² > ½, if r is below √½."""
 
     @functools.cache
     def halves(k: int) -> reliability.Halves:
@@ -211,7 +209,7 @@ def _unique(stored: Stored) -> Iterator[Evidence]:
 
 
 def _pairs() -> list[tuple[Series, Series]]:
-    """Both learners with each schedule, and each two schedules with each learner."""
+    """For each schedule, both learners; for each learner, every pair of schedules."""
     first, second = LEARNERS
     return [
         *(((first, schedule), (second, schedule)) for schedule in SCHEDULES),
@@ -224,8 +222,9 @@ def _pairs() -> list[tuple[Series, Series]]:
 
 
 def _special(stored: Stored) -> Iterator[Evidence]:
-    """K4. Any choice of unstable images has low Q-Scores and large depths. So the difference from
-    images that flip between two populations of one kind decides, on networks that chose neither."""
+    """K4. Unstable images have low Q-Scores and large depths, however they are chosen. So PIEs are
+    compared with images that flip between two populations of one kind, and on networks that chose
+    neither; this difference decides."""
     for learner, schedule in itertools.product(LEARNERS, SCHEDULES):
         (cell,) = _highest(stored, (learner, schedule)) or (None,)
         layers = sum((cell, f"probe_accuracy_layer_{i}") in stored.rows for i in range(1, 1000))
@@ -248,8 +247,8 @@ def _special(stored: Stored) -> Iterator[Evidence]:
 
 
 def _clusters(stored: Stored) -> Iterator[Evidence]:
-    """K5. The share of the dense silhouette that is kept decides: by a difference of losses the
-    embedding that has more to lose would merge more."""
+    """K5. The retained share of the dense silhouette decides. By a difference of losses, the
+    embedding with the larger silhouette, which has more to lose, would seem to merge more."""
     supervised, supcon = LEARNERS
     pair = _highest(stored, (supervised, ONE_SHOT), (supcon, ONE_SHOT))
     for metric, distance in (
@@ -278,8 +277,8 @@ def _highest(stored: Stored, *series: Series) -> tuple[Cell, ...] | None:
 
 
 def _networks(stored: Stored, cells: Iterable[Cell]) -> list[Compared]:
-    """The dense and the pruned networks of these cells, of the ids that all of them have; none if
-    those of one cell are missing."""
+    """The dense and the pruned networks of these cells, with the ids that all cells have; empty if
+    the networks of one cell are missing."""
     compared = [stored.compared[cell] for cell in cells]
     if not compared or None in compared:
         return []
@@ -288,7 +287,7 @@ def _networks(stored: Stored, cells: Iterable[Cell]) -> list[Compared]:
 
 
 def _number(stored: Stored, cell: Cell | None, metric: str) -> tuple[Estimate | None, int]:
-    """A row of the summary, and of how many networks it is."""
+    """The number in a row of the summary, and how many networks it is from."""
     line = stored.rows.get((cell, metric))
     if line is None:
         return None, 0
@@ -303,7 +302,7 @@ def _difference(
     pair: tuple[Cell, ...] | None,
     decides: bool,
 ) -> Evidence:
-    """A number of the first cell minus that of the second, of other networks."""
+    """A number of the first cell minus that of the second, which has other networks."""
     (a, n_a), (b, n_b) = (_number(stored, cell, metric) for cell in pair or (None, None))
     found, note = None, ""
     if pair is None:

@@ -1,5 +1,5 @@
-"""The gallery of the page: every image that is a PIE somewhere, in one picture, with its votes and
-scores. Where these are too many for a page, each cell shows its most probable ones."""
+"""The gallery of the page: every image that is a PIE in some cell, in one picture, with votes and
+scores. If there are too many for a page, each cell shows its most probable PIEs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from common.files import Arrays
 from common.report.by_image import GALLERY
 from common.study import Cell, format_sparsity
 
-# How many PIEs a cell may show: the first number with which picture and votes fit.
+# How many PIEs a cell may show: the largest of these numbers with which picture and data fit.
 LIMITS = (2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
 SPRITE_BYTES, DATA_BYTES = 900_000, 300_000
 TILE = 64  # pixels, at most
-# Beside them, of each PIE: the numbers of its cell and tile, the modal labels and their votes.
+# The fields of each PIE: numbers of its cell and tile, modal labels with their votes, and scores.
 FIELDS = ("cell", "tile", "dense", "dense_votes", "pruned", "pruned_votes", *GALLERY)
 
 
 class Gallery(NamedTuple):
-    """What the page's script shows, the picture with all tiles, and how many PIEs each cell shows.
+    """Data for the page's script, the picture with all tiles, and how many PIEs each cell shows.
 
     data: `images` holds [index, label] of each tile, `cells` [learner, pruning, sparsity, K], and
     `pies` a list of FIELDS for each PIE of each cell (null where an earlier version stored none).
@@ -36,7 +36,7 @@ class Gallery(NamedTuple):
 
 
 def lay_out(cells: dict[Cell, Arrays]) -> Gallery:
-    """The gallery of all cells that fits into the bytes above."""
+    """The largest gallery of all cells that fits into SPRITE_BYTES and DATA_BYTES."""
     for limit in LIMITS:
         gallery = _lay_out(cells, limit)
         n_bytes = len(json.dumps(gallery.data, separators=(",", ":")))
@@ -74,14 +74,15 @@ def _lay_out(cells: dict[Cell, Arrays], limit: int) -> Gallery:
 
 
 def _most_probable(found: Arrays, limit: int) -> list[int]:
-    """The indices of the PIEs that come first by probability, else by distance between votes."""
+    """The indices of the `limit` PIEs with the highest probability, or, without probabilities, with
+    the largest distance between votes."""
     pies = np.flatnonzero(found["is_pie"])
     by = found.get("pie_probability", found["vote_distance"])[pies]
     return sorted(pies[np.argsort(-by, kind="stable")[:limit]].tolist())
 
 
 def _votes(found: Arrays, i: int) -> list[int]:
-    """Modal label and its votes, dense and pruned."""
+    """Modal label and the number of its votes, dense and pruned."""
     return [
         int(number)
         for which in ("dense", "pruned")
@@ -108,7 +109,7 @@ def _sprite(images: list[np.ndarray], columns: int) -> str:
 
 
 def data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
-    """A picture as the text that an <img> takes in place of an address."""
+    """A picture as a data URI, which an <img> accepts in place of an address."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

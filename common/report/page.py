@@ -24,7 +24,7 @@ from common.study import LEARNERS, PRUNINGS, Cell, format_sparsity
 
 HERE = Path(__file__).parent
 NOT_TESTED = "not tested"
-# What would test a claim that these networks do not.
+# Which scripts would test a claim that the present networks leave untested.
 TESTS = {
     "K1": "*_pie_kmodels_detection.py of both learners would",
     "K2": "*_training.py with --pruning_method GMP and later_GMP, then PIE detection, would",
@@ -32,7 +32,7 @@ TESTS = {
     "K4": "*_prediction_depth.py would",
     "K5": "*_pruning_finetune.py of both learners, then PIE detection, would",
 }
-NO_CELLS = "no such cells were analysed"  # a note of claims.csv that says no more than TESTS
+NO_CELLS = "no such cells were analysed"  # a note in claims.csv that adds nothing to TESTS
 
 
 def write(pies: Path) -> Path:
@@ -86,8 +86,8 @@ def _template() -> Any:
 
 
 def _answers(found: Iterable[Row]) -> list[dict[str, Any]]:
-    """How many images each learner loses at its highest sparsity, the least and the most over its
-    prunings by magnitude: as counted, and corrected where all of them are."""
+    """How many images each learner loses at its highest sparsity: the smallest and largest count
+    over its prunings, as counted and, if all cells have corrected counts, corrected."""
     counts: dict[tuple[str, float], dict[str, list[Row]]] = {}
     for row in found:
         is_wanted = row.metric in ("n_pies", "n_pies_corrected") and row.group == "all"
@@ -139,7 +139,7 @@ def _claims(pies: Path) -> list[dict[str, Any]]:
 
 
 def _reasons(untested: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
-    """Why claims are not tested, or which command would test them, with their names."""
+    """The names of the untested claims, by the reason or by the command that would test them."""
     reasons: dict[str, list[str]] = {}
     for claim in untested:
         notes = [line.get("note") for line in claim["lines"]]
@@ -168,7 +168,7 @@ def _source(pies: Path, cell: Cell, n_shown: int, found: files.Arrays) -> dict[s
 
 
 def _choices(cells: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
-    """The learners, prunings and sparsities that there are."""
+    """The learners, prunings and sparsities among the cells."""
     columns = list(zip(*cells, strict=True)) or [()] * 3
     names = ("learner", "pruning", "sparsity")
     return {name: sorted(set(c) - {""}) for name, c in zip(names, columns, strict=True)}
@@ -182,7 +182,7 @@ def _read_lines(path: Path) -> list[list[str]]:
 
 
 def main() -> None:
-    """Write the page of the folder that is named."""
+    """Write the page of the folder given on the command line."""
     print(write(folder_argument(sys.argv)))
 
 

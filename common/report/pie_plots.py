@@ -1,4 +1,4 @@
-"""The figures that ask how much of a difference is real, and whether the same images are lost."""
+"""The figures about how much of a difference is real, and whether the same images are lost."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def class_impact(a: Arrays) -> Figure:
 
 
 def pies_by_population_size(a: Arrays) -> Figure:
-    """PIEs as a function of the number of networks, with what exchanging them at random gives."""
+    """PIEs by the number of networks, as counted and after exchanging dense and pruned networks."""
     figure, axes = new_axes(4.8, 3.8)
     for name, label, colour, line in (
         ("counts", "PIEs", RED, "-"),
@@ -61,7 +61,8 @@ def pies_by_population_size(a: Arrays) -> Figure:
 
 
 def vote_distances(a: Arrays) -> Figure:
-    """How far the votes moved, PIEs and the rest: a PIE by one vote and a flip of all differ."""
+    """How far the votes moved, for PIEs and other images. Unlike a count of PIEs, this tells a
+    change of one vote from a change of all."""
     figure, axes = new_axes(4.8, 3.8)
     bins = np.linspace(0, 1, 26)
     groups = ((~a["is_pie"], GREEN, "other images"), (a["is_pie"], RED, "PIEs"))
@@ -77,7 +78,7 @@ def vote_distances(a: Arrays) -> Figure:
 
 
 def overlap_matrix(a: Arrays) -> Figure:
-    """Jaccard overlap of the lost images of every two cells; below it what chance would give."""
+    """Jaccard overlap of the lost images of each pair of cells; below it the value by chance."""
     names = [f"{name} ({n})" for name, n in zip(a["cells"], a["n_pies"], strict=True)]
     side = 2.0 + 0.6 * (len(names) - 1)
     figure, axes = new_axes(max(side, 4.2), max(side, 3.4))
@@ -98,15 +99,16 @@ def overlap_matrix(a: Arrays) -> Figure:
     return figure
 
 
-# A line of the figure by sparsity: the learner's colour, the pruning's marker and dashes.
+# A line in the figure by sparsity has the colour of its learner and the marker and dashes of its
+# pruning.
 LEARNER_COLOURS = dict(zip(LEARNERS, (BLUE, RED), strict=True))
 MARKERS, DASHES = "os^DvP", ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 RAW = {"alpha": 0.4, "markerfacecolor": "white"}
 
 
 def pies_by_sparsity(a: Arrays) -> Figure:
-    """PIEs, raw and corrected, and accuracy against sparsity; and PIEs against accuracy lost. A
-    line for each learner and pruning; vertical bars are 95 % intervals."""
+    """PIEs, raw and corrected, and accuracy against sparsity; and PIEs against accuracy lost. Each
+    learner and pruning has a line; vertical bars are 95 % intervals."""
     figure = Figure(figsize=(8.4, 3.9), layout="constrained")
     counts, accuracy, by_loss = figure.subplots(1, 3)
     density = np.log10(1 / (1 - a["sparsity"]))  # an axis on which 0.9 and 0.99 are far apart
@@ -144,7 +146,7 @@ def pies_by_sparsity(a: Arrays) -> Figure:
 
 
 def _lines(a: Arrays) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """The cells of every line, sparsities ascending, and how the line looks."""
+    """For each line, the indices of its cells by ascending sparsity, and how the line looks."""
     cells = list(zip(a["learner"].tolist(), a["pruning_method"].tolist(), strict=True))
     prunings = list(dict.fromkeys(a["pruning_method"].tolist()))
     lines = []
@@ -159,7 +161,7 @@ def _lines(a: Arrays) -> list[tuple[np.ndarray, dict[str, Any]]]:
 
 
 def _name_lines(looks: list[dict[str, Any]]) -> list[Line2D]:
-    """A handle of every learner (its colour) and of every pruning (its marker and dashes)."""
+    """Legend handles: one for each learner (its colour) and pruning (its marker and dashes)."""
     learners, prunings = {}, {}
     for look in looks:
         learner, pruning = look["label"].split(", ")

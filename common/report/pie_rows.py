@@ -16,13 +16,13 @@ from common.report.by_image import SCORES
 from common.report.rows import Row, mean_rows, row
 from common.study import Cell
 
-# Splits behind a corrected count: all 126 at K = 10. 200 random ones leave a standard error of
-# 1 part in 20 of half its interval.
+# Splits behind a corrected count: all 126 at K = 10. With 200 random splits, the standard error of
+# the count is 1/20 of half its interval.
 N_SPLITS = 200
-# Subsets of each population size: a figure's band shows no more of 1,000, and they would take more
-# time than all other statistics of a cell.
+# Subsets of each population size. With 1,000 the band in the figure would look the same, but they
+# would take more time than all other statistics of a cell.
 N_BY_SIZE = 200
-# Numbers of each network's embeddings in the stored predictions, and their metrics.
+# Numbers about each network's embedding: their names in the stored predictions, and their metrics.
 NUMBERS = {
     "silhouette": "embedding_silhouette",
     "silhouette_cosine": "embedding_silhouette_cosine",
@@ -31,7 +31,7 @@ NUMBERS = {
 
 
 def of_population(networks: Population, target: np.ndarray, classes: Sequence[str]) -> list[Row]:
-    """Accuracy over all images and by class, and the scores, of one population; target [N]."""
+    """The accuracy of one population, over all images and by class, and its scores; target [N]."""
     correct = networks.labels == target
     groups = {"all": np.ones(len(target), dtype=bool)}
     groups |= {name: target == c for c, name in enumerate(classes)}
@@ -57,15 +57,15 @@ def of_population(networks: Population, target: np.ndarray, classes: Sequence[st
 def of_score(
     cell: Cell, metric: str, score: np.ndarray, group: str, members: np.ndarray
 ) -> list[Row]:
-    """The mean over networks of each network's mean score [K,N] over a group of images; undefined
-    scores are left out of it. No rows for a group without any."""
+    """The mean over networks of each network's mean score over a group of images, from score [K,N].
+    Undefined scores are left out; a group without defined scores gets no rows."""
     means = nan_mean(score[:, members], axis=1)
     means = means[~np.isnan(means)]
     return mean_rows(cell, metric, means, int(members.sum()), group) if len(means) else []
 
 
 def of_detection(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> list[Row]:
-    """How well a low Q-Score of a network [K,N] tells which images are positive [K,N] or [N]."""
+    """How well a low Q-Score, q [K,N], tells which images are positive, [K,N] or [N]."""
     positive = np.broadcast_to(positive, q.shape)
     found = [low_score_detects(*pair) for pair in zip(q, positive, strict=True)]
     found = [detection for detection in found if detection is not None]
@@ -88,8 +88,8 @@ def of_count(
     n_resamples: int,
     seed: int,
 ) -> tuple[list[Row], Arrays]:
-    """The number of PIEs with its interval, the corrected count, and the count if dense and pruned
-    networks are exchanged; and the counts by population size, where K >= 4."""
+    """Rows with the number of PIEs and its interval, the corrected count, and the count if dense
+    and pruned networks are exchanged; and arrays with counts by population size, for K >= 4."""
     cell, n_models, n_examples = pruned.cell, len(pruned.ids), pruned.labels.shape[1]
     rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "resampling"))
     labels = (dense.labels, pruned.labels, n_classes)
@@ -128,9 +128,10 @@ def of_replicates(
     n_resamples: int,
     seed: int,
 ) -> dict[Cell, list[Row]]:
-    """How many images differ between two populations of one recipe: dense networks and fresh ones
-    (of the dense cell), pruned ones and fresh ones, and dense against pruned ones of other ids,
-    which dense against dense is the null of (of each pruned cell that has fresh networks)."""
+    """How many modal labels differ between two populations without a common id. For the dense cell:
+    dense against fresh dense networks. For each pruned cell that has fresh networks: pruned against
+    fresh pruned networks, and dense against pruned networks, for which dense against dense is the
+    null."""
     rows: dict[Cell, list[Row]] = {}
     n_examples = dense.labels.shape[1]
     for cell, pruned in ({dense.cell: dense} | populations).items():
@@ -162,7 +163,7 @@ def of_replicates(
 def of_pies(
     cell: Cell, found: Arrays, dense: Population, pruned: Population, classes: Sequence[str]
 ) -> list[Row]:
-    """Counts, direction and ties of the PIEs; accuracy and scores on them and on the rest."""
+    """Counts, directions and ties of the PIEs; accuracy and scores on PIEs and on other images."""
     label, is_pie = found["label"], found["is_pie"]
     n_models, n_examples = len(pruned.ids), len(label)
 
@@ -223,10 +224,10 @@ def of_held_out(
     n_classes: int,
     seed: int,
 ) -> list[Row]:
-    """How much a score of the `dense` and of the `pruned` networks ([K,N], nan where a network has
-    none) differs between PIEs and other images, measured on networks that did not choose the PIEs:
-    as it is, for images that flip between two populations of pruned networks, PIEs minus these, and
-    PIEs within bins of the dense score."""
+    """How much a score differs between PIEs and other images, measured on networks that did not
+    choose the PIEs (see held_out.referenced_effect): for PIEs, for images that flip between two
+    populations of one kind, the former minus the latter, and for PIEs within bins of the dense
+    score. scores: [K,N] of the `dense` and of the `pruned` networks, nan where not measured."""
     rng = np.random.default_rng(runtime.seed_from(seed, str(cell), metric))
     found = held_out.referenced_effect(
         dense.labels, pruned.labels, scores["pruned"], scores["dense"], n_classes, rng
@@ -243,7 +244,7 @@ def of_held_out(
 
 
 def _paired(cell: Cell, metric: str, a: np.ndarray, b: np.ndarray, n_examples: int) -> list[Row]:
-    """The mean over networks of a - b, both [K]; networks where it is undefined are left out."""
+    """The mean over networks of a - b, both [K]; undefined differences are left out."""
     difference = a - b
     difference = difference[~np.isnan(difference)]
     return mean_rows(cell, metric, difference, n_examples) if len(difference) else []
@@ -252,8 +253,8 @@ def _paired(cell: Cell, metric: str, a: np.ndarray, b: np.ndarray, n_examples: i
 def of_class_impact(
     impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
 ) -> tuple[dict[Cell, list[Row]], dict[Cell, np.ndarray]]:
-    """Which classes pay, as rows; and the q-values [C] of each cell, by Benjamini and Hochberg over
-    classes and cells."""
+    """Which classes pay for pruning, as rows; and the q-values [C] of each cell, by Benjamini and
+    Hochberg over all classes and cells."""
     if not impacts:
         return {}, {}
     stacked = np.stack([impact.p_value for impact in impacts.values()])

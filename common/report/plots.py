@@ -1,5 +1,5 @@
-"""The figures of one cell. Each function draws one from the arrays that `style.keep` stores beside
-it, so that it can be redrawn from them alone: `plots.score_scatter(files.load_arrays("….npz"))`."""
+"""The figures of one cell. Each function draws a figure from the arrays that `style.keep` stores
+beside it. So a figure can be redrawn: `plots.score_scatter(files.load_arrays("….npz"))`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from common.report.style import (
     title_of,
 )
 
-# What every figure about a cell says of it.
+# The arrays that describe the cell in every figure about one.
 HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "ids")
 
 
@@ -73,7 +73,7 @@ def pies_by_class(a: Arrays) -> Figure:
 
 
 def common_pies(a: Arrays) -> Figure:
-    """PIEs of each learner by class: those common to both solid, those unique to it faint."""
+    """PIEs of each learner by class: solid if common to both learners, faint if unique to one."""
     learners = a["learners"].tolist()
     figure, axes = new_axes(6.5)
     classes = a["classes"]
@@ -109,7 +109,7 @@ def disagreement(a: Arrays) -> Figure:
 
 
 def score_scatter(a: Arrays) -> Figure:
-    """A score of each image, dense against pruned; PIEs on top, and the line y = x."""
+    """A score of each image, dense against pruned, with PIEs on top and the line y = x."""
     figure, axes = new_axes(4.8, 4.8)
     name = str(a["score"])
     _pies_and_rest(figure, axes, a["dense"], a["pruned"], a["is_pie"])
@@ -124,8 +124,8 @@ def score_scatter(a: Arrays) -> Figure:
 
 
 def depth_scatter(a: Arrays) -> Figure:
-    """Prediction depth of each image, dense against pruned. Many images share a depth: the rest are
-    counted by layer, and the area of a triangle is the number of PIEs at its place."""
+    """Prediction depth of each image, dense against pruned. Since many images have the same depths,
+    squares count the other images by layer, and the area of a triangle is its number of PIEs."""
     figure, axes = new_axes(4.8, 4.8)
     is_pie, depths = a["is_pie"], (a["dense"], a["pruned"])
     deepest = int(np.ceil(max(depth.max() for depth in depths)))
@@ -160,15 +160,15 @@ def depth_against_q(a: Arrays) -> Figure:
     return figure
 
 
-# PIEs drawn over a density: more would hide what lies below them.
+# At most so many PIEs are drawn over a density: more would hide it.
 N_DRAWN = 1000
 
 
 def _pies_and_rest(
     figure: Figure, axes: Axes, x: np.ndarray, y: np.ndarray, is_pie: np.ndarray
 ) -> None:
-    """PIEs as points over the other images, which beyond MANY are a density; then a random 1,000 of
-    the PIEs are drawn."""
+    """PIEs as points over the other images. With more than MANY images, the others become a
+    density, and at most a random 1,000 PIEs are drawn."""
     is_density = len(is_pie) > MANY
     known = ~np.isnan(x + y)
     rest, pies = (np.flatnonzero(members) for members in (~is_pie & known, is_pie & known))
@@ -188,7 +188,7 @@ def _pies_and_rest(
 
 
 def _name_counts(figure: Figure, axes: Axes, shown: ScalarMappable, name: str) -> None:
-    """Numbers of images as greys, on which PIEs and lines can be seen, and a scale of them."""
+    """Show numbers of images as greys on which PIEs and lines are visible, and add a colour bar."""
     most = max(2.0, np.ma.max(np.ma.append(shown.get_array(), 2)))
     shown.set_norm(LogNorm(0.5, 3 * most))
     bar = figure.colorbar(shown, ax=axes, label=name, shrink=0.7, format="{x:g}")
@@ -214,8 +214,8 @@ def probe_accuracy(a: Arrays) -> Figure:
 
 
 def embedding_map(a: Arrays) -> Figure:
-    """UMAP of one network's embeddings, a column for each network (dense, and pruned if there is
-    one): above by predicted class, below its wrong predictions and the PIEs of its population."""
+    """UMAP of embeddings, with a column for each network (dense, and pruned if there is one).
+    Above: predicted classes; below: wrong predictions and the PIEs of the network's population."""
     panels = a["panels"].tolist()
     figure = Figure(figsize=(2.9 * len(panels) + 1.5, 5.8), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False)
@@ -239,7 +239,7 @@ def embedding_map(a: Arrays) -> Figure:
 
 
 def _by_class(axes: Axes, xy: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> None:
-    """Points xy [N,2], a colour and marker for each predicted class."""
+    """Points xy [N,2], with a colour and marker for each predicted class."""
     for c, name in enumerate(classes):
         axes.scatter(
             *xy[predicted == c].T, s=point_size(len(xy)), linewidths=0, label=name,
@@ -249,7 +249,7 @@ def _by_class(axes: Axes, xy: np.ndarray, predicted: np.ndarray, classes: np.nda
 
 
 def _by_fate(axes: Axes, xy: np.ndarray, wrong: np.ndarray, is_pie: np.ndarray) -> None:
-    """Points xy [N,2]: on which the network errs, and which its population loses."""
+    """Points xy [N,2], marked where the network errs and where its population loses the image."""
     groups = [
         (~wrong & ~is_pie, "#CCCCCC", "o", "right"),
         (wrong & ~is_pie, ORANGE, "o", "wrong"),

@@ -10,7 +10,7 @@ from common.study import LEARNERS
 
 
 def run(pies: Path) -> None:
-    """Rewrite them from what is stored; both learners' scripts may get here at once."""
+    """Rewrite all three from stored files; both learners' scripts may get here at once."""
     with locks.held(paths.report(pies)):
         comparison.run(pies)
         claims.run(pies)

@@ -1,5 +1,5 @@
-"""One JSON file with every number of a study and what made it: for the appendix of a paper, or to
-compare two studies.
+"""One JSON file with every number of a study and the settings that produced it: for the appendix of
+a paper, or to compare two studies.
 
 `python -m common.report.results pies/cifar10 results.json` writes it from the files of the report.
 """
@@ -18,8 +18,8 @@ from common.study import LEARNERS
 
 
 def collect(pies: Path) -> dict[str, Any]:
-    """The recipe of each cell (with ids, versions, hardware and seconds a network), the claims, and
-    all numbers of summary.csv as lists in the order of `columns`."""
+    """The recipe of each cell (with ids, versions, hardware and seconds for each network), the
+    claims, and all numbers of summary.csv as lists in the order of `columns`."""
     recipes = {}
     for learner in LEARNERS:
         path = paths.recipes(pies, learner)
@@ -34,14 +34,14 @@ def collect(pies: Path) -> dict[str, Any]:
 
 
 def format_results(found: dict[str, Any]) -> str:
-    """JSON with one number a line, so that two results can be compared by diff."""
+    """JSON with each number on its own line, so that two results can be compared by diff."""
     numbers = ",\n".join(json.dumps(line) for line in found["numbers"])
     rest = {key: value for key, value in found.items() if key != "numbers"}
     return json.dumps(rest, indent=1)[:-2] + f',\n "numbers": [\n{numbers}\n ]\n}}\n'
 
 
 def main() -> None:
-    """Write the results of the folder that is named."""
+    """Write the results of the folder given on the command line."""
     if len(sys.argv) != 3 or not paths.summary(Path(sys.argv[1])).exists():
         sys.exit("results: give a folder pies/<dataset> with a summary.csv, and a file to write")
     files.write_text(Path(sys.argv[2]), format_results(collect(Path(sys.argv[1]))))

@@ -1,5 +1,5 @@
-"""summary.csv, the long table with one row a number, and the files that it is made of: each
-analysis keeps its rows of a cell in a file of its own."""
+"""summary.csv, the long table with one row for each number, and the files from which it is made:
+for each cell, every analysis keeps its rows in a file of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from common.analysis import shares, statistics
 from common.runtime import EXIT_WRITE, Failure
 from common.study import Cell, format_sparsity
 
-# Where two analyses know one number (the accuracy of a population), the later in this list counts.
+# If two analyses have the same number (a population's accuracy), the later in this list counts.
 ANALYSES = ("training", "pie_detection", "umap", "prediction_depth")
 
 
@@ -79,8 +79,8 @@ def mean_rows(
 
 
 def store(pies: Path, analysis: str, rows: Mapping[Cell, list[Row]]) -> None:
-    """Keep the rows that an analysis made of these cells, in place of its earlier ones, and rewrite
-    summary.csv."""
+    """Keep the rows that an analysis made about these cells, in place of its earlier rows about
+    them, and rewrite summary.csv."""
     pies.mkdir(parents=True, exist_ok=True)
     with _lock(pies):
         _keep_earlier(pies)
@@ -90,8 +90,8 @@ def store(pies: Path, analysis: str, rows: Mapping[Cell, list[Row]]) -> None:
 
 
 def forget(pies: Path, cell: Cell) -> None:
-    """Remove the rows of a population whose networks were replaced. If these were the dense ones,
-    also every comparison with them: all rows of the learner but those of its trainings."""
+    """Remove the rows of a population whose networks were replaced. If the population is dense,
+    also remove every comparison with it: all rows of the learner except those of its trainings."""
     if not paths.summary(pies).exists() and not paths.rows_files(pies):
         return
 
@@ -117,19 +117,19 @@ def read(pies: Path) -> list[Row]:
 
 
 def _lock(pies: Path) -> AbstractContextManager[bool]:
-    """Both learners' scripts may run at once."""
+    """The lock of summary.csv, since both learners' scripts may run at once."""
     return locks.held(paths.summary(pies))
 
 
 def _keep_earlier(pies: Path) -> None:
-    """Take over a summary that was written before there were files of rows."""
+    """Keep the rows of a summary that was written before there were files of rows."""
     if paths.summary(pies).exists() and not paths.rows_files(pies):
         _write(paths.earlier_rows(pies), read(pies))
 
 
 def _rewrite_summary(pies: Path) -> None:
-    """Concatenate all files of rows. Of two analyses that know one number the later counts, also
-    for its spread: a spread over more networks than the mean is of would mislead."""
+    """Concatenate all files of rows. If two analyses have the same number, the later one's mean and
+    spread both count: a spread over other networks than those of the mean would mislead."""
     found: dict[tuple[str, ...], list[Row]] = {}
     for analysis in ANALYSES:
         of_analysis: dict[tuple[str, ...], list[Row]] = {}
@@ -139,7 +139,7 @@ def _rewrite_summary(pies: Path) -> None:
                 of_analysis.setdefault(number, []).append(row)
         found |= of_analysis
     rows = [row for of_number in found.values() for row in of_number]
-    known = {row[:4] for row in rows}  # of an earlier version, only what none of these knows
+    known = {row[:4] for row in rows}  # an earlier version's rows count only for other metrics
     rows += [row for row in _read(paths.earlier_rows(pies)) if row[:4] not in known]
     _write(paths.summary(pies), sorted(rows, key=lambda row: row[:5]))
 

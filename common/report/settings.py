@@ -1,4 +1,4 @@
-"""What was run: the settings of all cells as a table that can be read."""
+"""What was run: the settings of all cells, as a readable table."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Recipe = dict[str, Any]
 
 
 class Settings(NamedTuple):
-    """`common`: name and value of the settings that all cells share. `lines`: the others, with a
-    value for each column; `heads`: learner and prunings of a column, whose cells were made alike
-    but for their sparsity."""
+    """`common`: name and value of each setting that all cells share. `lines`: the other settings,
+    each with a value for every column. `heads`: learner and prunings of each column; a column
+    stands for the cells that were made alike except for their pruning."""
 
     common: list[tuple[str, str]]
     heads: list[tuple[str, str]]
@@ -26,8 +26,8 @@ class Settings(NamedTuple):
 
 
 def of_cells(pies: Path) -> Settings:
-    """The settings of every analysed cell, from the recipes that the analyses stored. Settings that
-    none of the cells uses are left out."""
+    """The settings of every analysed cell, from the recipes that the analyses stored, without
+    settings that no cell uses."""
     recipes: list[Recipe] = []
     for learner in LEARNERS:
         path = paths.recipes(pies, learner)
@@ -75,7 +75,7 @@ def _shown(value: object) -> str:
 
 
 def ranges(ids: list[int]) -> str:
-    """`0-9, 12` of [0, …, 9, 12]."""
+    """[0, …, 9, 12] as `0-9, 12`."""
     pairs = list(pairwise([None, *ids, None]))
     starts = [b for a, b in pairs if b is not None and (a is None or b != a + 1)]
     ends = [a for a, b in pairs if a is not None and (b is None or b != a + 1)]

@@ -20,9 +20,10 @@ KEYS |= {"vote_distance", "pie_images", "classes", "n_models", "n_examples"}
 
 
 def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
-    """Every analysed cell of both learners in a folder pies/<dataset>, sorted. Cells that saw other
-    test images than the last analysis (where nothing says so: than most cells) are left out: their
-    column n is another example. File times say nothing: clocks jump, and copies are new."""
+    """The PIEs of every analysed cell of both learners in a folder pies/<dataset>, sorted. Cells
+    are left out if their test images are not those of the last analysis (if that is unknown: of
+    most cells), since their column n is another image. File times cannot tell which analysis was
+    last: clocks jump, and copies are new."""
     stored = paths.pies_files(pies)
     found = {cell: files.load_arrays(stored[cell]) for cell in sorted(stored)}
     complete = {cell: a for cell, a in found.items() if a is not None and a.keys() >= KEYS}
@@ -41,9 +42,10 @@ def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
 def populations(
     pies: Path, cell: Cell, found: Arrays, load: Callable[[Path], Arrays | None] = files.load_arrays
 ) -> tuple[Population, Population] | None:
-    """The dense and the pruned networks that made the PIEs `found`, without scores, from the cached
-    predictions. None unless these give just the votes from which the PIEs were counted: caches may
-    be gone, of an earlier version, or of a later analysis of other images."""
+    """The dense and the pruned networks behind the PIEs `found`, without scores, from the cached
+    predictions. None unless these predictions give exactly the votes from which the PIEs were
+    counted: caches may be missing, of an earlier version, or from a later analysis of other images.
+    """
     kept, compared = {"labels", *NUMBERS}, []
     for of, which in ((cell.dense, "dense"), (cell, "pruned")):
         ids = found["ids"].tolist() if "ids" in found else []
@@ -60,15 +62,15 @@ def populations(
 
 
 def remember_test_labels(pies: Path, label: np.ndarray) -> None:
-    """Keep which test images were analysed last."""
+    """Store the labels of the test images, to tell which images were analysed last."""
     path, contents = paths.test_labels(pies), {"label": label}
     if not files.same_arrays(files.load_arrays(path), contents):
         files.save_arrays(path, contents)
 
 
 def forget(pies: Path, cell: Cell) -> None:
-    """Remove the PIEs of a cell whose networks were replaced; of all the learner's cells if these
-    were the dense ones, with which they were compared."""
+    """Remove the PIEs of a cell whose networks were replaced. If the cell is dense, remove those of
+    all the learner's cells, which were compared with it."""
     for found, path in paths.pies_files(pies).items():
         if found == cell or (cell.is_dense and found.learner == cell.learner):
             path.unlink(missing_ok=True)

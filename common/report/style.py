@@ -24,7 +24,7 @@ PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#7F7F7F"
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#332288", "#882255")
 CLASS_MARKERS = "osD^vPX<>*"
 LARGE = 300_000  # bytes
-MANY = 2000  # points beyond which a figure shows a density, and rasterises what it draws in PDFs
+MANY = 2000  # with more points, a figure shows a density, and PDFs contain rasterised points
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -37,18 +37,18 @@ STYLE = {
 }
 
 
-# What `keep` draws; scripts set it from --figure_format.
+# The formats that `keep` draws; scripts set them from --figure_format.
 suffixes = [".png"]
 
 
 def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None:
-    """Store the arrays of a figure, then draw it; neither is touched if nothing has changed. A
-    figure that cannot be drawn is named on stderr: it never costs a result."""
+    """Store the arrays of a figure, then draw it; files stay untouched if nothing has changed. If a
+    figure cannot be drawn, a line on stderr names it, and the analysis goes on."""
     stored = path.with_suffix(".npz")
     missing = [path.with_suffix(s) for s in suffixes if not path.with_suffix(s).exists()]
     if not (stored.exists() and files.same_arrays(files.load_arrays(stored), contents)):
         missing = [path.with_suffix(suffix) for suffix in suffixes]
-        for suffix in (".png", ".pdf"):  # pictures of other arrays must not outlive them
+        for suffix in (".png", ".pdf"):  # no picture may stay beside arrays that it does not show
             path.with_suffix(suffix).unlink(missing_ok=True)
         files.save_arrays(stored, contents)
     if not missing:
@@ -65,11 +65,11 @@ def keep(path: Path, draw: Callable[[Arrays], Figure], contents: Arrays) -> None
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """A picture. Where thousands of points make a PNG large, 256 colours make it a third."""
+    """Save a picture. If many points make a PNG large, 256 colours reduce it to a third."""
     figure.savefig(path)
     if path.suffix == ".png" and path.stat().st_size > LARGE:
         with Image.open(path) as opened:
-            # Rare colours too: a class of few images is still told by its colour in the legend.
+            # Rare colours are kept too, so that a class of few images still matches the legend.
             picture = opened.convert("RGB").quantize(
                 256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
             )
@@ -83,7 +83,7 @@ def new_axes(width: float = 4.5, height: float = 3.4) -> tuple[Figure, Axes]:
 
 
 def point_size(n: int) -> float:
-    """The area, in square points, of each of n points: 14 of 500, 2.3 of 10,000."""
+    """The area of each of n points, in square points: 14 for 500 points, 2.3 for 10,000."""
     return 14 * min(1.0, 500 / max(n, 1)) ** 0.6
 
 
@@ -113,7 +113,7 @@ def legend_below(figure: Figure, axes: Axes, n_columns: int) -> None:
 
 
 def enlarge_points(legend: Legend) -> None:
-    """Points of a legend stay visible, however small and faint those of the figure are."""
+    """Keep the points of a legend visible, however small and faint they are in the figure."""
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([20])

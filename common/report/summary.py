@@ -1,6 +1,6 @@
-"""The tables that scripts print, made of summary.csv.
+"""The tables that scripts print, made from summary.csv.
 
-`python -m common.report.summary pies/digits` prints those of both learners.
+`python -m common.report.summary pies/digits` prints the tables of both learners.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from common.study import Cell
 PRUNED_COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired")
 PRUNED_COUNTS += ("n_pies_null",)
 DENSE_COUNTS = ("", "", "n_pies_dense_null", "", "")
-SURE_FROM = 10  # networks, from which on the interval of a count covers 93 to 96 %
+SURE_FROM = 10  # with at least so many networks, the interval of a count covers 93 to 96 %
 
 
 def format_table(pies: Path, learner: str) -> str:
-    """The table at the end of every script, aligned; below it how far its intervals can be
-    trusted."""
+    """The table at the end of every script, aligned; below it a warning if its intervals are not to
+    be trusted."""
     text = _align(table(pies, learner))
     counts = [row for row in rows.read(pies) if row[0] == learner and row[3:5] == ("n_pies", "all")]
     if any(row.n_models < SURE_FROM for row in counts):
@@ -30,12 +30,12 @@ def format_table(pies: Path, learner: str) -> str:
 
 
 def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
-    """A header and a line a cell: accuracy (mean ± sd over networks), PIEs, PIEs corrected for the
-    networks' variance (in populations of half the size), images that differ between two populations
-    of the cell's own recipe, and between dense and pruned networks of other ids, PIEs if dense and
-    pruned networks are exchanged, and the p-value of that with the smallest one that K networks
-    allow. A number of
-    more or fewer networks or images than the line's accuracy says so: (K = 20)."""
+    """A header, and a line for each cell: accuracy (mean ± sd over networks); PIEs; PIEs corrected
+    for the networks' variance (in populations of half the size); images that differ between two
+    populations of the cell's recipe; images that differ between dense and pruned networks of other
+    ids; PIEs if dense and pruned networks are exchanged; and the p-value of that, with the smallest
+    p-value that K networks allow. A number that comes from more or fewer networks or images than
+    the accuracy says so: (K = 20)."""
     found = _by_cell(pies, learner)
     of_dense = found.get(study.dense_cell(learner), {})
     lines = [
@@ -60,7 +60,7 @@ def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
 
 
 def format_groups(pies: Path, learner: str, metric: str) -> str:
-    """A table of one metric in the pruned networks: over all images, the PIEs and the rest."""
+    """A table of one metric, by cell: over all images, over the PIEs and over the other images."""
     lines = [("learner", "pruning", "sparsity", "networks", metric, "of PIEs", "of the rest")]
     for numbers in _by_cell(pies, learner).values():
         groups = [numbers.get((metric, group)) for group in ("all", "pie", "non_pie")]
@@ -71,7 +71,7 @@ def format_groups(pies: Path, learner: str, metric: str) -> str:
 
 
 def format_claims(pies: Path) -> str:
-    """A line a claim, with its verdict."""
+    """A line for each claim, with its verdict."""
     found = files.read_csv(paths.claims(pies))
     lines = (f"{line['name']} {line['text']} {line['verdict']}" for line in found)
     return "\n".join(dict.fromkeys(lines))
@@ -83,7 +83,7 @@ Numbers = dict[tuple[str, str], Row]
 def _by_cell(pies: Path, learner: str) -> dict[Cell, Numbers]:
     """Cell -> (metric, group) -> row; dense first, then by pruning, sparsities ascending."""
     found: dict[Cell, Numbers] = {}
-    order = [study.DENSE, *study.PRUNINGS]  # a later version may know others
+    order = [study.DENSE, *study.PRUNINGS]  # rows of a later version may have other prunings
     for row in rows.read(pies):
         if row.learner == learner and row.pruning_method in order:
             found.setdefault(row.cell, {})[row.metric, row.group] = row
@@ -101,7 +101,7 @@ def _percent(numbers: Numbers) -> str:
 
 
 def _other_size(row: Row | None, top1: Row | None) -> str:
-    """Says K and n where a number is of other ones than the line's accuracy."""
+    """K and n of a number, if they differ from those of the line's accuracy."""
     if row is None or top1 is None:
         return ""
     sizes = (("K", row.n_models, top1.n_models), ("n", row.n_examples, top1.n_examples))
@@ -135,7 +135,7 @@ def _align(lines: list[tuple[str, ...]]) -> str:
 
 
 def folder_argument(argv: list[str]) -> Path:
-    """The folder pies/<dataset> that a command line names, or an end with one line."""
+    """The folder pies/<dataset> given on a command line; ends the program if there is none."""
     if len(argv) != 2 or not Path(argv[1]).is_dir():
         sys.exit(f"{Path(argv[0]).name}: give a folder pies/<dataset> that an analysis has made")
     return Path(argv[1])
