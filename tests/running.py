@@ -1,5 +1,5 @@
-"""The small study that many tests read, its commands, and how tests run a script: inside the test
-process (fast), or in a process of its own, as a user does."""
+"""The small study that many tests read, its commands, and functions that run a script inside the
+test process (fast) or in a process of its own, as a user does."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def commands(block: str, folder: Path) -> list[list[str]]:
 
 
 def check(command: list[str], folder: Path) -> None:
-    """Parse a command as what it runs would, without running it."""
+    """Parse a command as the program it runs would, without running it."""
     for i, word in enumerate(command):
         if word in SCRIPTS:
             with contextlib.chdir(folder):

@@ -1,5 +1,5 @@
-"""What an older commit made is still read, counts as finished and is analysed to the same numbers,
-and a training that it left half done is continued. See tests/golden/README.md."""
+"""Files of an older commit are still read, count as finished and give the same numbers, and a
+training that it left unfinished is continued. See tests/golden/README.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranks: who they are, and how they share work without a word."""
+"""Ranks: how they identify themselves, and how they share work without messages."""
 
 from __future__ import annotations
 

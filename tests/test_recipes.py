@@ -1,4 +1,4 @@
-"""Configurations: what a file that lacks a key meant, and in which keys two networks differ."""
+"""Configurations: what a missing key in a file means, and in which keys two networks differ."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Simulated populations of which the truth is known: every network adds its own noise to the logits
-that an image has by itself, and predicts the largest."""
+"""Simulated populations whose truth is known: every network adds its own noise to an image's mean
+logits and predicts the class with the largest sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Silhouettes against scikit-learn and the definition."""
+"""Silhouettes against scikit-learn and against the definition."""
 
 from __future__ import annotations
 

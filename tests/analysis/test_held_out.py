@@ -1,5 +1,5 @@
-"""Effects on PIEs, held out and referenced: worlds in which PIEs are only unstable images, and one
-in which pruning chooses images with a trait."""
+"""Effects on PIEs, held out and referenced, in worlds where PIEs are merely unstable images and in
+one where pruning picks out images with a trait."""
 
 import numpy as np
 import pytest

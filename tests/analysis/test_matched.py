@@ -1,4 +1,5 @@
-"""Counts compared at equal error: worlds in which errors alone make PIEs, and one with more."""
+"""Counts compared at equal error, in worlds where errors alone make PIEs and in one where pruning
+makes more."""
 
 from functools import partial
 

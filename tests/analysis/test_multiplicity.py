@@ -1,4 +1,4 @@
-"""Holm's correction against tables computed by hand, and its promise by simulation."""
+"""Holm's correction against tables computed by hand, and its promised error rate by simulation."""
 
 import numpy as np
 import pytest

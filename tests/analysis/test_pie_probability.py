@@ -1,4 +1,4 @@
-"""Probabilities of being a PIE: what must hold of any, and in worlds whose truth is known.
+"""Probabilities of being a PIE: properties that must always hold, and worlds whose truth is known.
 The whole calibration is in tests/benchmarks/calibration.py."""
 
 import numpy as np

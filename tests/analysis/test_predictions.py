@@ -1,4 +1,4 @@
-"""Populations: every number keeps the network and the image that it belongs to."""
+"""Populations: every number stays with the network and the image to which it belongs."""
 
 from __future__ import annotations
 

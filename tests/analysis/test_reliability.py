@@ -1,4 +1,5 @@
-"""The overlap of what two cells lose: by hand, in worlds where it is known, and its interval."""
+"""The overlap of the images that two cells lose: by hand, in worlds where it is known, and its
+interval."""
 
 import numpy as np
 import pytest

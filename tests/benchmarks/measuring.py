@@ -1,4 +1,4 @@
-"""Two ways of doing the same, timed in turn; and what a process needs of memory."""
+"""Two ways of doing the same work, timed in turn; and the memory that a process needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @dataclass(frozen=True)
 class Settings:
-    """What the two sides need to know."""
+    """The settings that both sides need."""
 
     cuda_device: int
     quick: bool
@@ -43,7 +43,8 @@ Factory = Callable[..., Callable[[], Any]]
 
 
 class Side:
-    """A process of its own, so that what ours do to the memory allocator does not help theirs."""
+    """One way of doing the work, in a process of its own, so that our settings of the memory
+    allocator do not help the other side."""
 
     def __init__(self, name: str, settings: Settings):
         context = multiprocessing.get_context("spawn")
@@ -67,7 +68,7 @@ class Side:
         self.pipe.send(None)
 
     def finish(self) -> float:
-        """Wait for what was started; its seconds."""
+        """Wait for the work that was started; return its seconds."""
         return self.pipe.recv()[0]
 
 
@@ -94,13 +95,13 @@ def _serve(name: str, pipe: Connection) -> None:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Bench:
-    """Both sides, and all that was measured."""
+    """Both sides, and all measurements."""
 
     def __init__(self, settings: Settings, pairs: int):
         self.settings, self.pairs = settings, pairs
@@ -196,7 +197,7 @@ def _python_arguments(command: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """The hardware and versions on which the numbers depend."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -215,7 +216,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware computes in bfloat16, rather than to imitate it."""
+    """Whether the hardware computes in bfloat16 natively rather than by emulation."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

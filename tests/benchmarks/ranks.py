@@ -64,7 +64,7 @@ def seconds(sides: list[Side]) -> tuple[float, float]:
 
 
 def cpu_seconds(side: Side) -> float:
-    """What the process of a side has used so far (Linux)."""
+    """The CPU time that the process of a side has used so far (Linux)."""
     user, system = (
         Path(f"/proc/{side.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     )
@@ -72,7 +72,7 @@ def cpu_seconds(side: Side) -> float:
 
 
 def digest(folder: Path) -> str:
-    """Of the files of all networks."""
+    """A digest of the files of all networks."""
     found = hashlib.sha256()
     for path in sorted(folder.glob("models/*/[!.]*.pt")):
         found.update(path.name.encode() + path.read_bytes())
@@ -80,7 +80,7 @@ def digest(folder: Path) -> str:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One rank and several in turn, so often as asked for."""
+    """Measure one rank and several in turn, as often as asked for."""
     settings = Settings(args.cuda_device, quick=False, dataset=args.dataset)
     ways: dict[int, list[Side]] = {}
     for world in (1, args.ranks):

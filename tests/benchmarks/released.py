@@ -1,5 +1,5 @@
-"""The released pipeline's ways, rebuilt from torchvision, scikit-learn and plain PyTorch: what ours
-are measured against. None of it is used by the project."""
+"""The methods of the released pipeline, rebuilt from torchvision, scikit-learn and plain PyTorch,
+as the baseline for ours. The project does not use them."""
 
 from __future__ import annotations
 

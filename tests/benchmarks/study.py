@@ -1,4 +1,4 @@
-"""What the whole study on CIFAR-10, the README's commands, would take at the measured rates."""
+"""The time that the whole study on CIFAR-10 (the README's commands) takes at measured rates."""
 
 from __future__ import annotations
 

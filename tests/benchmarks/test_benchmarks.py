@@ -1,4 +1,4 @@
-"""The benchmarks run, and both sides of each find the same; how fast they are is no test."""
+"""The benchmarks run, and both sides of each give the same results; speed is not tested."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_both_sides_find_the_same(
 def test_both_sides_begin_at_the_same_loss(
     factory: Callable[..., Any], options: dict[str, Any]
 ) -> None:
-    """They have the same first weights, and other views of the same images."""
+    """Both have the same initial weights, but different views of the same images."""
     theirs, ours = (factory(side, SETTINGS, **options)() for side in ("released", "ours"))
     assert ours == pytest.approx(theirs, rel=0.2)
 

@@ -58,7 +58,7 @@ def run(bench: Bench) -> dict[str, Any]:
 
 
 def _prepare(way: str, settings: Settings, options: dict[str, int], compiled: bool) -> list[Side]:
-    """Processes that wait to be told to train."""
+    """Processes that wait for the command to train."""
     n_networks = options["n_networks"]
     shares = [[i] for i in range(n_networks)] if way == "processes" else [list(range(n_networks))]
     rest = {"n_steps": options["n_steps"], "batch": options["batch"], "compiled": compiled}
@@ -69,7 +69,7 @@ def _prepare(way: str, settings: Settings, options: dict[str, int], compiled: bo
 
 
 def _seconds(sides: list[Side]) -> float:
-    """Until all of these processes, at work at once, have trained their networks."""
+    """Seconds until all of these processes, working at once, have trained their networks."""
     started = time.perf_counter()
     for side in sides:
         side.start()
@@ -127,7 +127,7 @@ def _stream(settings: Settings) -> Any:
 def _stacked(
     networks: list[WideResNet], settings: Settings, n_steps: int, batch: int, bf16: bool
 ) -> Work:
-    """All as one, its weights stacked; convolutions become grouped ones."""
+    """Train all networks as one, with stacked weights; convolutions become grouped convolutions."""
     data = load(settings, batch)
     weights, statistics = stack_module_state(networks)  # type: ignore[arg-type]
     skeleton = copy.deepcopy(networks[0]).to("meta")

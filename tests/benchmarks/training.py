@@ -251,7 +251,7 @@ def _fifth(split: Split) -> tuple[Tensor, Tensor, str]:
 
 
 def ceilings(bench: Bench) -> dict[str, float]:
-    """What the hardware gives at best, and the share of it that our SupCon step uses."""
+    """The best speed that the hardware can reach, and the share of it that our SupCon step uses."""
     device = bench.settings.device
     size = 8192 if device.type == "cuda" else 2048
     source = torch.empty(2**26, device=device).normal_()

@@ -338,7 +338,7 @@ def one_class(root: Path) -> None:
 
 
 def reserved_name(root: Path) -> None:
-    """The summary calls groups of images so."""
+    """A class with a name that the summary uses for a group of images."""
     for split in ("train", "test"):
         move(root, f"{split}/lily", f"{split}/non_pie")
 
@@ -349,7 +349,7 @@ def cut_jpeg(root: Path) -> None:
 
 
 def flipped_bit(root: Path) -> None:
-    """PNG has checksums."""
+    """A flipped bit in a PNG, which has checksums."""
     path = root / "train/aster/0.png"
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 4
@@ -489,7 +489,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(name: str, data_dir: Path, patch: pytest.MonkeyPatch) -> None:
-    """Archives as torchvision wants them, of so few images, whole by their checksums."""
+    """Put archives in place as torchvision expects them, with few images and valid checksums."""
     if name == "svhn":
         put_svhn(data_dir, patch)
     else:

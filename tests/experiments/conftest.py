@@ -1,4 +1,4 @@
-"""What the tests of experiments compare with."""
+"""Helpers that tests of experiments share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def table(study: Study) -> Table:
 
 @pytest.fixture
 def numbers_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures take seconds, and say nothing that their arrays and summary.csv do not."""
+    """Draw no pictures: they take seconds, and the arrays and summary.csv tell as much."""
 
     def keep(path: Path, draw: object, contents: Arrays) -> None:
         files.save_arrays(path.with_suffix(".npz"), contents)

@@ -24,7 +24,7 @@ EVERYTHING = list(range(N_TEST))
 
 
 class Outputs(NamedTuple):
-    """What one network makes of the test images."""
+    """The outputs of one network for the test images."""
 
     labels: list[int]
     scores: dict[str, np.ndarray]  # by metric
@@ -32,7 +32,7 @@ class Outputs(NamedTuple):
 
 
 class Naive:
-    """The networks in a folder, and what follows from them."""
+    """The networks in a folder, and all numbers that follow from them."""
 
     def __init__(self, models: Path):
         self.models = models
@@ -81,7 +81,7 @@ class Naive:
         ]
 
     def modal(self, cell: Cell) -> list[int]:
-        """Of two networks that disagree the lower label wins."""
+        """The modal label; if two networks disagree, the lower label wins."""
         return [min(votes) for votes in zip(*self.labels(cell), strict=True)]
 
     def pies(self, cell: Cell) -> list[int]:
@@ -89,7 +89,7 @@ class Naive:
         return [n for n, (before, after) in enumerate(pairs) if before != after]
 
     def groups(self, cell: Cell) -> dict[str, list[int]]:
-        """The PIEs and the rest."""
+        """The PIEs and the other images."""
         pies = self.pies(cell)
         return {"pie": pies, "non_pie": [n for n in EVERYTHING if n not in pies]}
 
@@ -130,7 +130,7 @@ class Table:
         return int(line["n_models"]), int(line["n_examples"])
 
     def cells(self, learner: str) -> set[str]:
-        """The prunings of a learner that something is said about."""
+        """The pruned cells of a learner about which the summary says something."""
         return {name[1] for name in self.lines if name[0] == learner}
 
     def assert_mean(

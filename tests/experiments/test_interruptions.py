@@ -1,4 +1,4 @@
-"""Work that is stopped continues, and work that others do is left to them."""
+"""Interrupted work continues, and work on which other processes are busy is left to them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHORT = (*TRAIN["supervised"], "--epochs", "5")
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Two in which the same is made, in two ways."""
+    """Two folders, in which the same networks are made in two ways."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
     other.mkdir()
@@ -104,7 +104,7 @@ def test_a_network_does_not_depend_on_who_trains_it_or_beside_whom(
 def test_the_same_network_of_another_folder_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders beside each other share logs: one network is made or fails there meanwhile."""
+    """Sibling folders share logs: meanwhile a network is made, or fails, in the other folder."""
     take = making._take
 
     def take_after_others(args: Any, data: Any, where: NetworkFiles, *rest: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How surely an image is a PIE: in the arrays of a cell, in the csv by image and in the counts."""
+"""The probability of being a PIE: in a cell's arrays, in the csv by image and in the counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dry run tells the recipe, what is there and what it costs, and makes nothing."""
+"""A dry run prints the recipe, what exists and what the rest would cost, and makes nothing."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ LITTLE = 1e8  # FLOPs that are timed
 
 @pytest.fixture(autouse=True)
 def measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long things take is no matter of these tests."""
+    """Measure briefly: these tests do not depend on how long things take."""
     monkeypatch.setitem(costs.MEASURED, "cpu", LITTLE)
     monkeypatch.setattr(costs, "COMPARED", 20)
 
 
 def dry_run(cwd: Path, script: str, *flags: str) -> str:
-    """What it says, however it is wrapped."""
+    """The output of a dry run, with line breaks removed."""
     before = contents(cwd)
     done = assert_succeeds(cwd, (script, "--cuda_device", "-1", *flags, "--dry_run"))
     assert contents(cwd) == before
@@ -46,7 +46,7 @@ def dry_run(cwd: Path, script: str, *flags: str) -> str:
 
 
 def told(said: str, pattern: str) -> tuple[float, ...]:
-    """The numbers of a sentence; a prefix of a unit behind a number is multiplied in."""
+    """The numbers in a sentence; a unit's prefix after a number is multiplied in."""
     found = re.search(pattern.replace("#", r"([\d.]+ ?[kMGTP]?)"), said)
     assert found, f"{pattern} is not in: {said}"
     units = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -149,8 +149,8 @@ def flops_of(learner: str, *flags: str) -> dict[str, float]:
 
 
 def test_flops_are_those_of_the_convolutions() -> None:
-    """WRN-16-2 on 32x32 images takes 101.1 million multiplications (counted by hand), its backward
-    pass twice as many, but for those that would tell how the loss depends on the image."""
+    """WRN-16-2 on 32x32 images takes 101.1 million multiplications (counted by hand). The backward
+    pass takes twice as many, except that no gradient with respect to the image is computed."""
     forward = 2 * macs(16, 2, 32, 10)
     assert forward == pytest.approx(2 * 101.106e6, rel=1e-4)
     step = 3 * forward - 2 * 3 * 16 * 9 * 32**2

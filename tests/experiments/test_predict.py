@@ -1,4 +1,4 @@
-"""What a network makes of images, against one that is run one image at a time."""
+"""The outputs of a network, against the same network run on one image at a time."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def test_a_network_says_the_same_in_batches_and_alone(digits: Dataset, batch_siz
 
 
 class Computing(NamedTuple):
-    """Arrays that are wanted of a forged network, and how often they were computed."""
+    """Arrays wanted from a forged network, and how often they were computed."""
 
     wanted: Wanted
     times: list[None]
 
     def run(self, data: Dataset, overwrite: bool = False, ranks: Ranks = ALONE) -> bool:
-        """An analysis that wants them three times."""
+        """An analysis that asks for the arrays three times."""
         args = Namespace(overwrite=overwrite, ranks=ranks, models=Path(), batch_size=1)
         goes_on = predictions.share(args, data, [self.wanted])
         for _ in range(3 * goes_on):
@@ -101,7 +101,7 @@ def computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computing:
 
 
 def test_what_several_cells_want_is_computed_once(digits: Dataset, computing: Computing) -> None:
-    """With --overwrite once in every run."""
+    """With --overwrite, it is computed once in every run."""
     computing.run(digits)
     computing.run(digits)
     assert len(computing.times) == 1

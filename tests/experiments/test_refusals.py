@@ -182,7 +182,7 @@ def test_a_population_of_two_recipes_is_refused_unless_it_is_wanted(study_copy: 
 def test_pruned_networks_of_another_recipe_than_the_dense_ones_are_refused(
     study_copy: Study,
 ) -> None:
-    """Else a difference of recipes would be taken for an effect of pruning."""
+    """Otherwise a difference between recipes would be taken for an effect of pruning."""
     other = ("--epochs", "3", "--pruning_percentages", "0.9", "--overwrite")
     study_copy.run(train("supervised", *other))
     assert_refused(study_copy.folder, detect("supervised"), 4, "epochs 3 (not 2)", "GMP_s0.90")
@@ -266,7 +266,7 @@ def test_a_folder_that_is_no_data_set(flags: tuple[str, ...], tmp_path: Path) ->
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_results_cannot_be_written_below_a_file(script: str, study_copy: Study) -> None:
-    """Known before any work is done, even if all of it is to be done again."""
+    """The refusal comes before any work, even with --overwrite."""
     (study_copy.folder / "file").write_text("mine")
     tried = command(script, "--overwrite", "--pies_dir", "file/below")
     assert_refused(study_copy.folder, tried, 7, "file/below")

@@ -1,4 +1,5 @@
-"""Running the study again: what is kept, what is made again, and what is about other networks."""
+"""Running the study again: what is kept, what is made again, and what is dropped because it is
+about other networks."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ def test_a_second_run_makes_nothing_and_says_the_same(study_copy: Study, learner
 
 @numbers_only
 def test_a_population_is_its_ids_not_its_positions(study_copy: Study, naive: Naive) -> None:
-    """The second network alone: compared with the second dense one, and nothing is averaged over
-    networks that are not there, or said beside them."""
+    """The second network alone is compared with the second dense network; no other network enters a
+    mean or is named beside it."""
     one = ("--models_number", "1", "--index_start", "1")
     assert "±" not in study_copy.run(detect("supervised", *one)).stdout
     table = Table(study_copy.pies)

@@ -1,4 +1,4 @@
-"""The study end to end, as a user runs it, and every number of it computed again."""
+"""The study end to end, as a user runs it, with every number recomputed."""
 
 from __future__ import annotations
 
@@ -186,8 +186,8 @@ def test_pies_are_counted_right(naive: Naive, table: Table, cell: Cell) -> None:
 def test_what_is_left_of_a_count_and_what_exchanges_give(
     naive: Naive, table: Table, cell: Cell
 ) -> None:
-    """By hand: two pairs of networks have one split into halves, and two exchanges within the
-    pairs. A pruned network was made from the dense one of its id, or shares its seeds."""
+    """By hand: two pairs of networks can be split into halves in one way, and have two exchanges
+    within pairs. A pruned network was made from the dense one with its id, or shares its seeds."""
     (a, b), (c, d) = naive.labels(cell.dense), naive.labels(cell)
 
     def differing(one: list[int], other: list[int]) -> int:
@@ -320,7 +320,7 @@ def test_figures_hold_what_the_table_says(study: Study, naive: Naive, cell: Cell
 
 
 def test_the_gallery_tells_the_softmax_margin_of_every_pie(study: Study, naive: Naive) -> None:
-    """As of every column of by_image.GALLERY."""
+    """It shows every column of by_image.GALLERY in the same way."""
     page = (study.pies / "index.html").read_text()
     found = re.search(r"^const data = (.*);$", page, re.MULTILINE)
     assert found is not None

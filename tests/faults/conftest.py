@@ -61,7 +61,7 @@ def _count_lost(place: Place) -> None:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
-    """The networks that a command makes if nothing disturbs it."""
+    """The networks that a command makes if nothing disturbs the command."""
     made: dict[tuple[str, ...], dict[str, bytes]] = {}
 
     def whole(*command: str, start: Path | None = None) -> dict[str, bytes]:

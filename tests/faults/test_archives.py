@@ -48,7 +48,7 @@ def cifar(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def serve(archive: Path, md5s: dict[str, str], log: Path) -> None:
-    """Put this archive in the place of the download; a log counts the extractions."""
+    """Serve this archive in place of the download; a log counts the extractions."""
     CIFAR10.tgz_md5 = md5s["archive"]
     CIFAR10.train_list = [[name, md5s[name]] for name, _ in CIFAR10.train_list]
     CIFAR10.test_list = [[name, md5s[name]] for name, _ in CIFAR10.test_list]
@@ -90,7 +90,8 @@ def test_a_damaged_batch(place: Place, tmp_path: Path) -> None:
 
 
 def hostile_archive(path: Path, outside: Path) -> None:
-    """One whose members would all lie, or point, outside of the folder it is unpacked in."""
+    """An archive whose members would all lie, or point, outside the folder into which it is
+    unpacked."""
     with tarfile.open(path, "w:gz") as file:
         for name, kind, target in (
             ("cifar-10-batches-py/../../../outside", tarfile.REGTYPE, ""),
@@ -107,7 +108,7 @@ def hostile_archive(path: Path, outside: Path) -> None:
 
 @fault("F31", "an archive with ../, an absolute path, links, a device", "refused by its hash")
 def test_a_hostile_archive(place: Place, tmp_path: Path) -> None:
-    """In the place of the download, and offered as the download: nothing is extracted."""
+    """In place of the download or offered as the download, it is never extracted."""
     _, md5s = cifar(tmp_path)
     archive = place.folder / "data" / "cifar-10-python.tar.gz"
     archive.parent.mkdir()

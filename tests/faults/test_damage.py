@@ -40,7 +40,7 @@ fault, slow = pytest.mark.fault, pytest.mark.slow
 
 
 def one_bit(data: bytes, within: torch.Tensor) -> bytes:
-    """Change one bit in the middle of where this tensor is."""
+    """Change one bit in the middle of this tensor's bytes."""
     inside = within.numpy().tobytes()
     at = data.index(inside) + len(inside) // 2
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -64,7 +64,7 @@ DAMAGE: dict[str, Callable[[bytes, Contents], bytes]] = {
 @fault("F15", "zeros, noise or a folder as network", "detected, made again")
 @pytest.mark.parametrize("how", some_slow([*DAMAGE, "a folder"]))
 def test_a_network_is_damaged(how: str, copy: Place) -> None:
-    """An analysis refuses it; the script that makes it sets it aside and makes it again."""
+    """An analysis refuses the network; the script that makes it sets it aside and remakes it."""
     whole, path = copy.networks(), file_of(copy.models, ONE_SHOT, 0)
     damaged = DAMAGE[how](path.read_bytes(), checkpoints.read(path)) if how in DAMAGE else None
     path.unlink()
@@ -93,7 +93,7 @@ def test_half_of_a_pair_is_cut(part: str, copy: Place) -> None:
 
 @fault("F13", "a network of the cell cut that nobody asked for", "named, left alone, not counted")
 def test_another_network_is_cut(copy: Place) -> None:
-    """The summary of its cell is made without it."""
+    """The cell's summary is made without the truncated network."""
     path = file_of(copy.models, DENSE, 1)
     os.truncate(path, 1000)
     damaged = path.read_bytes()

@@ -52,7 +52,7 @@ def networks(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def put_right(path: Path) -> Any:
-    """Whatever happens to a file in here, afterwards it is as it was."""
+    """Restore every file in here afterwards, whatever happens to it."""
     original = path.read_bytes()
     try:
         yield original
@@ -98,7 +98,7 @@ def a_file(networks: Path, cell: Cell, part: int) -> Path:
 @fuzz
 @given(cell=CELLS, damage=damages(), part=st.integers(0, 1))
 def test_damaged_networks(networks: Path, cell: Cell, damage: Any, part: int) -> None:
-    """Whatever happened to its bytes, a network is the one that was saved, or it is refused."""
+    """Whatever happened to its bytes, a network is read exactly as it was saved, or is refused."""
     path, expected = (
         a_file(networks, cell, part),
         checkpoints.load(NetworkFiles(networks, cell, 0), CPU),
@@ -115,7 +115,7 @@ def test_damaged_networks(networks: Path, cell: Cell, damage: Any, part: int) ->
 @fuzz
 @given(damage=damages())
 def test_damaged_states(tmp_path_factory: pytest.TempPathFactory, damage: Any) -> None:
-    """What is read is the state that was saved, or none: the training begins anew."""
+    """A state is read exactly as it was saved, or not at all: then training begins anew."""
     place = Place(tmp_path_factory.mktemp("state"))
     state = {"loop": {"step": 1}, "finished": [], "masks": {}, "modules": {"a": torch.ones(50)}}
     resumable.write(NetworkFiles(place.models, GMP, 0), GMP._asdict(), {}, state)
@@ -130,7 +130,7 @@ def test_damaged_states(tmp_path_factory: pytest.TempPathFactory, damage: Any) -
 
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value in nested dicts and lists."""
+    """The path to every value in nested dicts and lists."""
     items = {dict: dict.items, list: enumerate}.get(type(value), lambda plain: ())
     below = (places_in(item, (*path, key)) for key, item in items(value))
     return [path] * bool(path) + [found for of_item in below for found in of_item]
@@ -144,7 +144,7 @@ PLAIN = (
 
 
 def change(contents: dict[str, Any], where: float, value: Any, drop: bool) -> None:
-    """Replace or drop one value, anywhere in it."""
+    """Replace or drop one value anywhere in nested contents."""
     known = places_in(contents)
     *way, last = known[int(where * (len(known) - 1))]
     for key in way:
@@ -232,7 +232,8 @@ PIECES = st.sampled_from(
 @example(names=["wideResNet_0.99999999999999999999pruning_205epochs_16depth_0.0dropout_id3.pt"])
 @example(names=["wideResNet_0.9pruning_205epochs_16depth_0.0dropout_id٣.pt"])
 def test_released_names(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
-    """Whatever lies there, what is found has a sparsity and an id of its own, in the folder."""
+    """Whatever files lie there, every network found has a sparsity and an id of its own, and lies
+    in the folder."""
     root = tmp_path_factory.mktemp("released")
     for name in names:
         with contextlib.suppress(OSError):

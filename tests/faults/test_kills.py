@@ -87,7 +87,7 @@ def test_killed_at_random_instants(
 def kill_some_times(
     place: Place, command: tuple[str, ...], times: int, seconds: float, draw: random.Random
 ) -> list[bool]:
-    """Kill it so often, or until it ends before that; for each kill, whether a state was there."""
+    """Kill the command so often, or until it ends; return for each kill whether a state existed."""
     states: list[bool] = []
     place.watch()
     while len(states) < times:
@@ -237,7 +237,7 @@ BEFORE = {"torch": "2.11.0", "device": "H100", "CUDA": "11.8", "threads": "64"}
 
 
 def stopped(place: Place) -> Path:
-    """A training that was stopped before a step; where its state is."""
+    """A training that was stopped before a step, and the path of its state."""
     assert place.run(*TRAIN, faults=(STEP(7, "SIGTERM"),)).code == 143
     return place.state_path
 

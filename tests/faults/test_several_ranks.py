@@ -31,7 +31,7 @@ MAKE = (*TRAIN, "--models_number", "3")
 
 
 def be(names: tuple[str, ...], rank: int, world: int) -> None:
-    """What an engine tells the process that it starts."""
+    """Set the variables by which an engine tells a process its rank."""
     os.environ |= {name: str(value) for name, value in zip(names, (rank, world), strict=False)}
 
 
@@ -53,7 +53,7 @@ def logged(place: Place, network_id: int) -> list[dict[str, Any]]:
 
 
 def begun(place: Place, network_id: int) -> int:
-    """How often this network was trained from its first weights."""
+    """How often this network's training started from its initial weights."""
     return sum(line.get("continued") is False for line in logged(place, network_id))
 
 
@@ -84,7 +84,8 @@ def test_one_rank_is_killed(place: Place, whole: Whole) -> None:
 
 @fault("F12", "a network of one rank fails", "named; all others made; the code at the end")
 def test_a_network_of_another_rank_fails(place: Place, whole: Whole) -> None:
-    """Of rank 1, which says so; nobody tries it again; rank 0 returns the code."""
+    """A network of rank 1 fails, and rank 1 says so; nobody tries it again; rank 0 returns the
+    code."""
     nan = Fault("torch.nn.functional:cross_entropy", 1, "NaN")
     first, second = run_two(place, MAKE, faults=(nan,))
     assert (first.code, second.code) == (5, 0)

@@ -36,7 +36,7 @@ fault, slow = pytest.mark.fault, pytest.mark.slow
     some_slow([(TRAIN, 2, 5), (TRAIN, 4, 15), ((*SUP, "--overwrite"), 2, 0)]),
 )
 def test_disk_full(command: Command, n: int, step: int, copy: Place) -> None:
-    """Where a state is written, a network, or one that replaces another."""
+    """The disk is full when a state, a network, or its replacement is written."""
     before = copy.networks()
     copy.watch()
     faults = (SAVE_OFTEN, WRITE(n, "full disk"))
@@ -78,7 +78,7 @@ def test_target_not_writable(place: Place) -> None:
 @fault("F22", "a network or array that cannot be read now", "exit 7 or 6; nothing is set aside")
 @pytest.mark.parametrize("error", some_slow(["EIO", "ESTALE", "EMFILE", "CPU"]))
 def test_what_cannot_be_read_now(error: str, copy: Place) -> None:
-    """Unlike a damaged file, a good one of days of work is not made again."""
+    """A file that is intact but unreadable now may hold days of work, so it is not made again."""
     copy.watch()
     code = 6 if error == "CPU" else 7
     for command, read in ((SUP, "torch:load"), (DETECT, "numpy:load")):
@@ -101,7 +101,7 @@ def test_a_loss_that_is_not_finite(place: Place, whole: Whole) -> None:
 
 @fault("F24", "an infinite gradient, loss finite", "noticed within the epoch, as F23")
 def test_a_gradient_that_is_not_finite(place: Place) -> None:
-    """In the very last step, after which there is no loss any more."""
+    """The gradient of the very last step, after which no loss is computed any more."""
     faults = (Fault("torch.optim:SGD.step", 20, "inf gradient"),)
     place.assert_refused(TRAIN, 5, "not finite", faults=faults, may_change="*")
     assert place.networks() == {}

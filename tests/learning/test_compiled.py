@@ -99,7 +99,8 @@ def tensors_of(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 def test_each_loss_is_one_graph_for_each_size_of_batch(
     config_of: ConfigOf, data: Dataset, graphs: list[Graph], loss: str, precision: str
 ) -> None:
-    """None is broken by a value that Python would have to see; captured, it computes the same."""
+    """No value that Python would have to see breaks a graph, and the graph computes the same as
+    plain code."""
     learner, changes, number = LOSSES[loss]
     config = config_of(learner, precision=precision, **changes)
     captured, history = fit(config, number, data, compiled=True)
@@ -133,8 +134,8 @@ def test_a_population_is_compiled_once(
 def test_compiled_a_network_learns_the_same(
     config_of: ConfigOf, data: Dataset, learner: str
 ) -> None:
-    """Four steps, pruned on the way. In float64: in float32 other rounding may put an activation
-    on the other side of zero, and a gradient 5 % elsewhere (seen); the logits of
+    """Four steps, with pruning in between, in float64: in float32, different rounding may put an
+    activation on the other side of zero and change a gradient by 5 % (seen). The logits of
     cross-entropy are float32 even here."""
     steps = {"begin_step": 1, "end_step": 3, "frequency": 1}
     config = config_of(learner, sparsity=0.5, pruning_method="GMP", batch_size=22, **steps)
@@ -162,7 +163,7 @@ def in_float64(stage: Stage) -> Stage:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_gpu_replays_its_passes_as_cuda_graphs(config_of: ConfigOf, loss: str) -> None:
-    """None is left out of the graphs, for two networks one after the other."""
+    """No pass runs outside a graph, for two networks one after the other."""
     learner, changes, number = LOSSES[loss]
     config = config_of(learner, epochs=3, **changes)
     on_gpu = datasets.load_dataset("digits", Path("unused"), torch.device("cuda"), 8, 44, 30)

@@ -60,7 +60,7 @@ def make_stage(network: WideResNet, seen: list[Batch] | None = None, **changes: 
 
 
 def gradual(sparsity: float, begin: int, end: int, frequency: int) -> Pruning:
-    """One ranking of all weights, at these steps."""
+    """Pruning at these steps, with one ranking of all weights."""
     return Pruning(Window(0, 1, 2), sparsity, "magnitude", "global", begin, end, frequency)
 
 
@@ -144,8 +144,8 @@ def test_steps_equal_hand_written_ones_in_float64(
     rtol: float,
     atol: float,
 ) -> None:
-    """Two of all images, or six: more only in float64, since in float32 an activation near 0 can
-    fall on the other side."""
+    """Two steps on all images, or six smaller ones; the latter only in float64, since in float32 an
+    activation near 0 can fall on the other side."""
     network, batches = new_network().to(dtype), []
     weights = wide_resnet.prunable(network)
     masks = pruning.magnitude_masks(weights, sparsity)
@@ -235,7 +235,7 @@ def test_bf16_reaches_the_loss_but_neither_views_nor_weights_nor_evaluation(data
 
 
 def test_records_are_means_over_images(data: Dataset) -> None:
-    """The last batch is smaller: means over batches would be others."""
+    """The last batch is smaller, so means over batches would be different."""
     network, logged = new_network(), []
     values: list[tuple[float, int, int]] = []
 
@@ -265,7 +265,8 @@ def test_records_are_means_over_images(data: Dataset) -> None:
 def test_test_accuracies_are_few_and_the_last_is_among_them(
     data: Dataset, epochs: int, expected: list[int]
 ) -> None:
-    """Ten or so, and less where 30 test images would be over a tenth of the images seen."""
+    """About ten, or fewer if 30 test images each time would exceed a tenth of the training images
+    seen."""
     network = new_network()
     history = fit(make_stage(network, epochs=epochs, batch_size=44), network, data)
     assert [record["epoch"] for record in history if "test_accuracy" in record] == expected
@@ -295,7 +296,7 @@ def test_where_nothing_is_classified_there_is_no_accuracy(data: Dataset) -> None
 def test_sparsity_is_reached_at_each_event_and_kept(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the weights that are smallest at that moment."""
+    """Each event prunes the weights that are smallest at that moment."""
     network = new_network()
     weights = wide_resnet.prunable(network)
     total = sum(weight.numel() for weight in weights.values())
@@ -380,7 +381,7 @@ def head_stage(network: WideResNet, seen: list[Tensor] | None = None, **changes:
 
 
 def test_encoded_ahead_a_classifier_learns_the_same(data: Dataset) -> None:
-    """As without, where the views do not differ from epoch to epoch."""
+    """Encoding in advance changes nothing if the views are the same in every epoch."""
     fresh, cached = new_network(), new_network()
     histories = [
         fit(head_stage(fresh, epochs=4), fresh, data),
@@ -395,7 +396,7 @@ def test_encoded_ahead_a_classifier_learns_the_same(data: Dataset) -> None:
 
 @pytest.mark.parametrize(("epochs", "cached_views"), [(5, 2), (2, 5)])
 def test_cached_views_are_taken_in_turn(data: Dataset, epochs: int, cached_views: int) -> None:
-    """And no more are encoded than epochs take."""
+    """No more views are encoded than epochs use."""
     network, seen, encoded = new_network(), [], []
 
     def frozen(views: Tensor) -> Tensor:
@@ -439,7 +440,7 @@ def test_a_frozen_encoder_sees_the_test_images_once(
 
 
 def test_an_encoder_that_is_not_frozen_learns_and_counts_batches(data: Dataset) -> None:
-    """In training mode also after the evaluations between the epochs."""
+    """It is in training mode even after the evaluations between epochs."""
     network = new_network()
     before = state_of(network)
     fit(make_stage(network), network, data)
@@ -479,7 +480,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_is_located(
 
 
 def stop_at(n: int) -> Callable[[], int | None]:
-    """Like `runtime.stop_requested`, with a signal from the question number n on."""
+    """Like `runtime.stop_requested`, but reports a signal from the n-th call on."""
     asked = -1
 
     def stop_requested() -> int | None:

@@ -186,7 +186,7 @@ def test_wrong_shapes_are_refused(
 
 
 def test_features_that_are_not_finite_give_no_finite_loss() -> None:
-    """Else training would go on with a broken network."""
+    """Otherwise training would go on with a broken network."""
     x = features(4, 2)
     x[1, 1, 0] = torch.nan
     assert not supcon_loss(x, torch.tensor([0, 0, 1, 1])).isfinite()

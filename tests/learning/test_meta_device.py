@@ -134,8 +134,8 @@ class Training:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Where epochs end, by stage and step. Only there and at pruning events values are asked for:
-    not so now, while all else of the loop is as it is."""
+    """Where epochs end, by stage and step. Training reads values from the device only there and at
+    pruning events; here these reads are replaced, and the rest of the loop is unchanged."""
     asked: list[tuple[str, int]] = []
 
     def end_epoch(progress: Any, network: Any, data: Any, epoch: int, steps: int) -> Any:
@@ -251,7 +251,7 @@ class TotalsOnTheHost(loop._Progress):
 
 
 def left_on_the_host(place: str, training: Training, data: Dataset, patch: Any) -> Dataset:
-    """The data, where one thing that a step needs is still on the host."""
+    """The data, with one thing that a step needs left on the host."""
     if place == "labels":
         zeros = torch.zeros(len(data.train), dtype=torch.long)
         return dataclasses.replace(data, train=Split(data.train.images, zeros, ""))

@@ -177,7 +177,7 @@ def test_what_each_stage_trains_and_prunes(config_of: ConfigOf) -> None:
 def test_training_reaches_the_sparsity(
     config_of: ConfigOf, data: Dataset, learner: str, allocation: str, criterion: str
 ) -> None:
-    """Exactly, and what is pruned is zero; the projection head is not pruned."""
+    """The sparsity is exact, and pruned weights are zero; the projection head is not pruned."""
     config = config_of(learner, **PRUNED, allocation=allocation, criterion=criterion)
     modules, stages = build(config)
     masks: dict[str, Tensor] = {}
@@ -218,7 +218,7 @@ def test_dense_networks_are_not_pruned(config_of: ConfigOf, data: Dataset, learn
 def test_finetuning_keeps_the_masks(
     config_of: ConfigOf, data: Dataset, learner: str, loss: str, criterion: str
 ) -> None:
-    """All else learns, but cross-entropy leaves the projection head alone."""
+    """Everything else learns, except that cross-entropy leaves the projection head alone."""
     modules, stages = build(config_of(learner, **ONE_SHOT, finetune_loss=loss, criterion=criterion))
     weights = wide_resnet.prunable(modules["network"])
     masks = pruning.CRITERIA[criterion](weights, 0.9, "global", 5, 0)

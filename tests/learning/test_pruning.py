@@ -66,7 +66,7 @@ def untied(network: WideResNet) -> WideResNet:
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 def test_masks_equal_torchs(network: WideResNet, sparsity: float, allocation: str) -> None:
-    """By layer: given how many of each, whose counts are exact."""
+    """For the uniform allocation, torch prunes as many weights of each layer as our masks do."""
     network = untied(network)
     weights = wide_resnet.prunable(network)
     total = sum(weight.numel() for weight in weights.values())
@@ -198,8 +198,8 @@ def test_what_was_reached_is_what_is_zero() -> None:
 def test_random_masks_have_the_counts_of_magnitude_and_are_nested(
     sizes: list[int], shares: tuple[float, float], allocation: str, seed: int
 ) -> None:
-    """Where more of a tensor go, the same ones and more. By layer, rounding may leave a tensor with
-    one more weight at a higher sparsity."""
+    """A higher sparsity prunes the same weights and more. With one sparsity for all layers,
+    rounding may leave a tensor one weight more at a higher sparsity."""
     draws = torch.Generator().manual_seed(seed)
     tensors = {f"layer{i}": torch.randn(n, generator=draws) for i, n in enumerate(sizes)}
     low, high = (
@@ -234,7 +234,7 @@ def test_random_masks_depend_on_seed_id_and_name_alone(allocation: str) -> None:
 
 
 def test_random_masks_prefer_no_weight() -> None:
-    """Neither by its size nor by its place, which are the same here."""
+    """Neither by size nor by position, which are the same here."""
     n = 10_000
     masks = pruning.random_masks({"a": torch.arange(n) / n}, 0.5, "global", 0)
     mean = float((~masks["a"]).nonzero().double().mean())

@@ -69,7 +69,7 @@ def cell_of(config: Config) -> Cell:
 
 
 class Lab(NamedTuple):
-    """Where networks are trained, each time as a new process would do it."""
+    """A place where networks are trained, each time as a new process would do it."""
 
     folder: Path
     data: Dataset
@@ -151,7 +151,7 @@ def test_interrupted_before_any_step_it_ends_the_same(
 def test_interrupted_after_every_step_it_ends_the_same(
     lab: Lab, config_of: ConfigOf, whole: dict[str, Learned], learner: str
 ) -> None:
-    """And the log has every epoch once."""
+    """The log also has every epoch exactly once."""
     config = config_of(learner, **CHANGES)
     for _ in range(N_STEPS[learner] - 1):
         lab.interrupt(config, 1)
@@ -252,7 +252,7 @@ def test_a_damaged_state_is_set_aside_and_training_begins_anew(
     capsys: pytest.CaptureFixture[str],
     share: float,
 ) -> None:
-    """Cut off, or whole but for one bit."""
+    """The state is truncated, or intact except for one bit."""
     config = config_of("supervised", **CHANGES)
     path = lab.interrupt(config)
     contents = bytearray(path.read_bytes())

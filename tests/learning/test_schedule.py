@@ -177,7 +177,7 @@ def test_finetuning_is_at_a_constant_rate_and_prunes_nothing(
 
 
 def schedules_of_preset(learner: str, preset: str, **changes: Any) -> list[Schedule]:
-    """As the scripts make them of this preset's numbers."""
+    """The schedules that scripts make from this preset's numbers."""
     config = recipes.NETWORK[preset] | recipes.TRAINING[learner][preset]
     config |= {"learner": learner, "preset": preset, "pruning_method": "dense", "sparsity": 0.0}
     config |= {"dataset": "cifar10", "momentum": recipes.MOMENTUM}
@@ -230,7 +230,8 @@ def test_the_fast_recipe_warms_up_and_falls_as_a_half_cosine(
 
 
 def all_views(config_of: ConfigOf, **changes: Any) -> dict[str, list[Augmentation]]:
-    """Of every stage of both learners, training and fine-tuning: contrastive ones and others."""
+    """The augmentations of every stage of both learners, in training and fine-tuning: those of
+    contrastive stages, and the others."""
     found: dict[str, list[Augmentation]] = {"contrastive": [], "classification": []}
     for learner, kind, _ in KINDS:
         for schedule in methods.schedules(config_of(learner, **kind, **changes)):
@@ -245,7 +246,7 @@ def all_views(config_of: ConfigOf, **changes: Any) -> dict[str, list[Augmentatio
 def test_only_images_that_stay_what_they_are_are_mirrored(
     config_of: ConfigOf, preset: str, dataset: str
 ) -> None:
-    """Never numbers. Nothing is turned upside down."""
+    """Numbers are never mirrored. No image is turned upside down."""
     is_number, draws = dataset in ("digits", "svhn"), torch.Generator().manual_seed(0)
     for views in all_views(config_of, preset=preset, dataset=dataset).values():
         for augmentation in views:

@@ -1,4 +1,5 @@
-"""Every claim is decided once: in simulated worlds rightly, where an earlier reading was wrong."""
+"""Every claim gets one verdict, which is right in simulated worlds where an earlier reading was
+wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each figure is drawn of small arrays and asked what it shows."""
+"""Each figure is drawn from small arrays and tested for what it shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results file holds every number of summary.csv, as numbers, and is JSON with one a line."""
+"""The results file is JSON with one number on each line, and holds every number of summary.csv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""summary.csv and the files of rows behind it: nothing lost, nothing twice, nothing stale."""
+"""summary.csv and the files of rows behind it: nothing lost, nothing twice, nothing outdated."""
 
 from __future__ import annotations
 
