@@ -24,8 +24,8 @@ Arrays = dict[str, np.ndarray]
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder and write a trial file, so that hours of work do not end at a file that
-    cannot be kept. Raises Failure(EXIT_WRITE)."""
+    """Make the folder and write a trial file, so that hours of work do not end with results that
+    cannot be written. Raises Failure(EXIT_WRITE)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.tmp"
@@ -63,7 +63,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def replace(
     path: Path, write: Callable[[Path], object], check: Callable[[Path], object] | None = None
 ) -> None:
-    """Write a file beside its place, flush it to the disk, check it, and move it into place.
+    """Write a file under a temporary name, flush it to the disk, check it, and move it into place.
 
     The previous file survives every failure. `write` and `check` get the temporary path; `check`
     must raise if the file cannot be read back.
@@ -123,7 +123,7 @@ def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The lines of a table by column; none if there is no file."""
+    """The lines of a table, each a dict by column; empty if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:

@@ -50,7 +50,7 @@ def cell_stem(cell: Cell) -> str:
 
 
 class NetworkFiles(NamedTuple):
-    """The files of one network in the folder `models`, whether they are there or not."""
+    """The files of one network in the folder `models`, whether or not they exist."""
 
     models: Path
     cell: Cell
@@ -303,7 +303,7 @@ def umap_array(pies: Path, cell: Cell, network_id: int) -> Path:
     return pies / cell.learner / "umap" / f"{network_stem(cell, network_id)}.npz"
 
 
-# The names below are those of the released code, so that its users find their figures.
+# The names below are the released code's, so that its users find their figures.
 def pies_distribution(pies: Path, cell: Cell, kind: str = "PIEs_distribution") -> Path:
     """PIEs by class; or, as `kind`, another figure about the PIEs of a cell: `class_impact`,
     `vote_distance`, `PIEs_by_population_size`."""
@@ -336,7 +336,7 @@ def by_sparsity(pies: Path) -> Path:
 
 
 def overlap(pies: Path) -> Path:
-    """Overlap of the PIEs of every two cells; the table has the suffix .csv."""
+    """Overlap of the PIEs of each pair of cells; the table has the suffix .csv."""
     return pies / "comparison" / "overlap.png"
 
 

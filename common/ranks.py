@@ -44,7 +44,7 @@ def of_environment() -> Ranks:
     local rank is taken to be the rank. Raises Failure(EXIT_ARGUMENTS) for an invalid value."""
     for names in VARIABLES:
         rank, world, local = (os.environ.get(name) for name in names)
-        # A batch script that did not ask for tasks has Slurm's rank 0, but no number of them.
+        # A batch script that did not ask for tasks has Slurm's rank 0, but no number of ranks.
         if rank is None or (world is None and names[0].startswith("SLURM")):
             continue
         found = Ranks(

@@ -41,7 +41,7 @@ SCHEDULES = {
     LATER: Schedule("training", is_gradual=True, is_paired_by_seed=True),
     ONE_SHOT: Schedule("pruning_finetune", is_gradual=False, is_paired_by_seed=False),
 }
-# Which weights go first. The first criterion is the default, and no part of a pruning's name.
+# Which weights go first. The first criterion is the default and not part of a pruning's name.
 CRITERIA = ("magnitude", "random")
 # Which weights a criterion ranks together: those of each layer, or those of all layers.
 ALLOCATIONS = ("uniform", "global")
@@ -55,7 +55,7 @@ class Pruning(NamedTuple):
 
     @property
     def name(self) -> str:
-        """`GMP`, or with another criterion than magnitude `random_GMP`."""
+        """`GMP`; with a criterion other than magnitude, `random_GMP`."""
         default = self.criterion == CRITERIA[0]
         return self.schedule if default else f"{self.criterion}_{self.schedule}"
 

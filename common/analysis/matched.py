@@ -74,7 +74,7 @@ class Curve(NamedTuple):
     n_lost: np.ndarray
 
     def at(self, log_errors: np.ndarray) -> np.ndarray:
-        """Counts [E] at errors [E], constant beyond the first and the last point."""
+        """Counts [E] at log errors [E]; the curve is constant beyond its first and last point."""
         from scipy.optimize import isotonic_regression
 
         order = self.log_error.argsort()

@@ -36,7 +36,7 @@ DRAWS = 400  # from each component: 80,000 in all, the same for every image. Wit
 # probabilities varied by a third from one set of draws to the next.
 N_SPLITS, N_FITTED = 8, 20_000  # N_FITTED / K images a split: larger K gives more patterns
 N_CORRECTED = 126  # splits behind a corrected count: all that exist at K = 10
-MOST = 50  # networks behind a corrected count: halves of 25 can vote in 3,276 ways
+MOST = 50  # at most so many networks behind a corrected count: 25 can vote in 3,276 ways
 NEGLIGIBLE = 0.1  # images: a component that explains fewer of the N images is left out
 N_NAMED = 3  # classes kept apart in each image; its other classes are merged into one
 AT_ONCE = 8  # 8 patterns x 80,000 draws x 6 orders x 4 bytes = 15 MB
@@ -140,7 +140,7 @@ def corrected_by_component(log_p: np.ndarray, half: int) -> np.ndarray:
     votes = np.array([(*part, half - sum(part)) for part in split if sum(part) <= half])
     ways = gammaln(half + 1) - gammaln(votes + 1).sum(axis=1)
     wins = votes == votes.max(axis=1, keepdims=True)
-    wins = wins / wins.sum(axis=1, keepdims=True)  # ties by lot
+    wins = wins / wins.sum(axis=1, keepdims=True)  # tied classes win equally often
     found = []
     for of_component in log_p.swapaxes(0, 1).astype(np.float64):
         dense, pruned = (

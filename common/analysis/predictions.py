@@ -30,7 +30,7 @@ class Population(NamedTuple):
         return Population(self.cell, ids, self.labels[rows], scores, numbers)
 
     def mean_score(self, name: str) -> np.ndarray:
-        """A score of each image [N], the mean over the networks where it is defined."""
+        """The mean of a score for each image [N], over the networks in which it is defined."""
         return nan_mean(self.scores[name], axis=0)
 
 

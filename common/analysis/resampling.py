@@ -320,7 +320,7 @@ def _change(
     change = _gain(without, other_dense, other_pruned) - _gain(modal, other_dense, other_pruned)
     by_network = np.empty((len(modal), len(labels)))
     for s, of_split in enumerate(change):
-        (at,) = of_split.nonzero()  # few of the images
+        (at,) = of_split.nonzero()  # few images
         by_network[s] = (labels[:, at] == modal[s, at]) @ of_split[at].astype(np.float64)
     return by_network
 
@@ -347,7 +347,7 @@ def _delete_half(observed: float, counts: np.ndarray, k: int) -> tuple[float, fl
     """The delete-half jackknife's 95 % interval of a count, from the counts [R] of halves."""
     from scipy.stats import t
 
-    # (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd.
+    # The factor (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd K.
     kept = k // 2
     spread = np.sqrt(kept / (k - kept) * np.sqrt(counts).var())
     centre, half_width = np.sqrt(observed), t.ppf(0.975, k - 1) * spread

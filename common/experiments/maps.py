@@ -1,4 +1,4 @@
-"""UMAP of one network's embeddings: dense, and pruned to each method's highest sparsity."""
+"""UMAPs of embeddings: of one dense network, and of its pruned ones at the highest sparsity."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         for cell in more:
             found_rows[cell] += more[cell]
     rows.store(args.pies, "pie_detection", found_rows)
-    for cell, pruned in populations.items():  # after the numbers: a figure never costs a result
+    for cell, pruned in populations.items():  # after the numbers, which no figure can then cost
         draw(args, cell, found[cell], by_size[cell], dense.select(pruned.ids), pruned)
         if cell in impacts:
             draw_class_impact(args, cell, found[cell], impacts[cell], q_values[cell])

@@ -145,7 +145,7 @@ def fit(
         _warn_of_collapse(progress)
         if epoch + 1 < schedule.epochs:
             save_if_due()
-    progress.optimizer.zero_grad(set_to_none=True)  # memory for the next stage
+    progress.optimizer.zero_grad(set_to_none=True)  # free memory for the next stage
     return progress.history
 
 

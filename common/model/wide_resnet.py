@@ -29,7 +29,7 @@ def pool(maps: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and ReLU, beside a shortcut."""
+    """Two 3x3 convolutions, each preceded by batch norm and ReLU, and a shortcut."""
 
     def __init__(self, n_in: int, n_out: int, stride: int, dropout: float):
         super().__init__()

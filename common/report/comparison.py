@@ -17,7 +17,7 @@ from common.study import LEARNERS, Cell
 
 
 def run(pies: Path) -> None:
-    """PIEs by sparsity, the overlap of every two cells, and both learners side by side."""
+    """Draw PIEs by sparsity, the overlap of each pair of cells, and both learners side by side."""
     draw_by_sparsity(pies)
     found = stored_pies.pies_by_cell(pies)
     if len(found) > 1:

@@ -72,7 +72,7 @@ def _read(pies: Path) -> Stored:
         for cell, found in stored_pies.pies_by_cell(pies).items()
         if cell.pruning_method in SCHEDULES and cell.sparsity > 0
     }
-    load = functools.cache(files.load_arrays)  # dense networks serve all cells
+    load = functools.cache(files.load_arrays)  # cached, since cells share their dense networks
     compared = {cell: stored_pies.populations(pies, cell, a, load) for cell, a in cells.items()}
     some = next(iter(cells.values()), {"label": np.array([]), "classes": np.array([])})
     return Stored(pies, by_metric, compared, some["label"], len(some["classes"]))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from common import paths
 from common.study import LEARNERS, format_sparsity
 
-CELL_KEYS = ("learner", "pruning_method", "sparsity")  # in the heads of the columns
+CELL_KEYS = ("learner", "pruning_method", "sparsity")  # shown in the heads of the columns
 VARYING_KEYS = ("median_seconds",)  # may differ where the recipe does not
 Recipe = dict[str, Any]
 
