@@ -74,7 +74,12 @@ def known_flags() -> set[str]:
 def commands(block: str, folder: Path) -> list[list[str]]:
     """The words of every command that a block of bash would run. It does run, loops and variables
     included, but where no command can be found, so that each is only written down."""
-    write = 'command_not_found_handle() { printf "%s\\x1f" "$@" >&9; echo >&9; }; exec 9>commands'
+    # One write a command, at the end of the file: commands in the background run side by side.
+    write = """command_not_found_handle() {
+        printf -v words "%s\\x1f" "$@"
+        printf "%s\\n" "$words" >&9
+    }
+    exec 9>>commands"""
     subprocess.run(["/bin/bash", "-n"], input=block, text=True, check=True)
     subprocess.run(
         ["/bin/bash", "-c", f"{write}\n{block}"], cwd=folder, env={"PATH": "/nowhere"}, timeout=20,

@@ -20,7 +20,7 @@ from common.report import captions, gallery, rows, settings, stored_pies
 from common.report.by_image import GALLERY
 from common.report.rows import Row
 from common.report.summary import SURE_FROM, folder_argument
-from common.study import LEARNERS, PRUNINGS, Cell, format_sparsity
+from common.study import LEARNERS, SCHEDULES, Cell, format_sparsity
 
 HERE = Path(__file__).parent
 NOT_TESTED = "not tested"
@@ -87,11 +87,12 @@ def _template() -> Any:
 
 def _answers(found: Iterable[Row]) -> list[dict[str, Any]]:
     """How many images each learner loses at its highest sparsity: the smallest and largest count
-    over its prunings, as counted and, if all cells have corrected counts, corrected."""
+    over its prunings by magnitude, as counted and, if all cells have corrected counts,
+    corrected."""
     counts: dict[tuple[str, float], dict[str, list[Row]]] = {}
     for row in found:
         is_wanted = row.metric in ("n_pies", "n_pies_corrected") and row.group == "all"
-        if is_wanted and row.sparsity != "0.00" and row.pruning_method in PRUNINGS:
+        if is_wanted and row.sparsity != "0.00" and row.pruning_method in SCHEDULES:
             counts.setdefault((row.learner, row.cell.sparsity), {}).setdefault(
                 row.metric, []
             ).append(row)
