@@ -21,7 +21,7 @@ from common.model.checkpoints import Contents
 from common.paths import NetworkFiles
 from common.recipes import Config
 from common.report import style
-from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure
+from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Damaged, Failure
 from common.study import Cell
 
 # Keys that may differ between the cells of a study.
@@ -152,11 +152,11 @@ def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, l
 def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> Contents:
     """`checkpoints.describe` of an existing network. Raises Failure(EXIT_CHECKPOINT) if the network
     learned from other images than those of `data` (which also normalise the test images), or if its
-    architecture is not the one asked for."""
+    architecture is not the one asked for; Damaged if it cannot be read."""
     where = NetworkFiles(args.models, cell, network_id)
     found, path = checkpoints.describe(where), where.last
     if found is None:
-        raise Failure(EXIT_CHECKPOINT, f"{path}: missing or incomplete")
+        raise Damaged(path, "missing or incomplete", f"make it with python {study.script(cell)}")
     config = recipes.complete(found["config"])
     if config.get("released") and data.classes != CIFAR10_CLASSES:
         raise Failure(EXIT_CHECKPOINT, f"{path}: a released network knows the classes of CIFAR-10")

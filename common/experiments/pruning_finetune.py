@@ -6,28 +6,29 @@ import argparse
 
 from torch import nn
 
-from common import paths, recipes, study
+from common import paths, recipes, runtime, study
+from common.data.datasets import Dataset
 from common.experiments import making, plan, population
 from common.learning import loop, methods, pruning
 from common.model import checkpoints, wide_resnet
+from common.model.checkpoints import Contents
 from common.paths import NetworkFiles
 from common.recipes import Config
-from common.runtime import EXIT_CHECKPOINT, Failure
+from common.runtime import EXIT_CHECKPOINT, Damaged, Failure
 from common.study import Cell
 
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned networks are missing.
-    If some dense networks are missing, raises Failure(EXIT_CHECKPOINT) after pruning the others."""
+    If some dense networks are missing or damaged, raises Failure(EXIT_CHECKPOINT) after pruning the
+    others."""
     dense, name = study.dense_cell(args.learner), study.Pruning(study.ONE_SHOT, args.criterion).name
     cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
     asked = {cell: recipe(args, cell) for cell in cells}
     if args.dry_run:
         return say(args, dense, asked)
     data = population.load_data(args)
-    parents = {
-        i: population.describe(args, data, dense, i) for i in population.present(args, dense)
-    }
+    parents = find_parents(args, data, dense)
     resolved = population.resolve(args, data)
     configs = {
         cell: {
@@ -48,11 +49,27 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks.rank == 0 and len(parents) < len(args.ids):
         raise Failure(
             EXIT_CHECKPOINT,
-            f"{dense}: only {len(parents)} of the {len(args.ids)} networks asked for were there to "
-            f"prune; make the others with: {population.making_command(args, dense, args.ids)}; "
+            f"{dense}: only {len(parents)} of the {len(args.ids)} networks asked for could be "
+            f"pruned; make the others with: {population.making_command(args, dense, args.ids)}; "
             "then run this again",
         )
     return 0
+
+
+def find_parents(args: argparse.Namespace, data: Dataset, dense: Cell) -> dict[int, Contents]:
+    """What is known about each dense network, by id. Damaged networks are named and left out; if no
+    other network is there, raises Damaged."""
+    parents, damaged = {}, []
+    for network_id in population.present(args, dense):
+        try:
+            parents[network_id] = population.describe(args, data, dense, network_id)
+        except Damaged as failure:
+            damaged.append(failure)
+    if not parents:
+        raise damaged[0]
+    for failure in damaged if args.ranks.rank == 0 else ():
+        runtime.report(failure.code, str(failure))
+    return parents
 
 
 def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:
@@ -89,7 +106,7 @@ def recipe(args: argparse.Namespace, cell: Cell) -> Config:
     return cell._asdict() | flags
 
 
-def inherited(parent: checkpoints.Contents) -> Config:
+def inherited(parent: Contents) -> Config:
     """The keys that a fine-tuned network takes from its dense parent, and the parent's digest."""
     config = parent["config"]
     taken = {name: config[name] for name in recipes.INHERITED if name in config}

@@ -27,13 +27,13 @@ from places import (
     rewrite,
     some_slow,
 )
-from running import detect
+from running import PREFIXES, detect, finetune
 
 from common import paths
 from common.model import checkpoints
 from common.paths import NetworkFiles
 from common.report import rows
-from common.study import dense_cell
+from common.study import Cell, dense_cell
 
 Contents = dict[str, Any]
 fault, slow = pytest.mark.fault, pytest.mark.slow
@@ -89,6 +89,28 @@ def test_half_of_a_pair_is_cut(part: str, copy: Place) -> None:
     assert done.stderr.count("\n") == 2
     assert all(path.with_name(f"{path.name}.corrupt").exists() for path in pair.values())
     assert copy.networks() == whole
+
+
+@fault("F13", "a dense network cut that is to be pruned", "named, the others pruned, exit 4")
+@pytest.mark.parametrize("learner", some_slow(["supervised", "SupCon"]))
+def test_a_dense_network_that_cannot_be_pruned(learner: str, copy: Place) -> None:
+    """A supervised network is cut; SupCon's encoder is not the one that the head belongs to."""
+    first, *rest = (*NetworkFiles(copy.models, dense_cell(learner), 0).parts.values(),)
+    if rest:
+        rewrite(first, lambda contents: contents.update(versions={}))
+    else:
+        os.truncate(first, 1000)
+    copy.watch()
+    asked = finetune(learner, "--pruning_percentages", "0.7")
+    done = copy.run(*asked)
+    assert done.code == 4
+    named, summed_up = done.stderr.splitlines()
+    assert (rest or [first])[-1].name in named
+    assert f"python {PREFIXES[learner]}_training.py" in named
+    assert "only 1 of the 2 networks" in summed_up
+    made = paths.networks_present(copy.models)[Cell(learner, "global", 0.7)]
+    assert made == {1}
+    copy.assert_refused((*asked, "--models_number", "1"), 4, *named.split(": ")[1:])
 
 
 @fault("F13", "a network of the cell cut that nobody asked for", "named, left alone, not counted")
