@@ -7,7 +7,11 @@ a paper, or to compare two studies.
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +20,43 @@ from common.report import rows
 from common.report.rows import Row
 from common.study import LEARNERS
 
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib")
+
 
 def collect(pies: Path) -> dict[str, Any]:
-    """The recipe of each cell (with ids, versions, hardware and seconds for each network), the
-    claims, and all numbers of summary.csv as lists in the order of `columns`."""
+    """Code and machine of the analysis, the recipe of each cell (with ids, versions, hardware and
+    seconds for each network), the claims, and all numbers of summary.csv as lists in the order of
+    `columns`."""
     recipes = {}
     for learner in LEARNERS:
         path = paths.recipes(pies, learner)
         recipes |= json.loads(path.read_text()) if path.exists() else {}
     return {
         "dataset": pies.name,
+        "analysed_with": environment(),
         "recipes": recipes,
         "claims": files.read_csv(paths.claims(pies)),
         "columns": list(Row._fields),
         "numbers": [list(row) for row in rows.read(pies)],
     }
+
+
+def environment() -> dict[str, Any]:
+    """The commit of this code (None outside its repository), the machine, and versions."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git
+        commit = ""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "commit": commit or None,
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    } | {package: metadata.version(package) for package in PACKAGES}
 
 
 def format_results(found: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from common import files, paths
 from common.report import results, rows
@@ -31,6 +32,7 @@ def test_every_number_with_its_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [Row(*line) for line in written["numbers"]] == rows.read(tmp_path)
     assert written["columns"] == list(Row._fields)
     assert written["recipes"] == {str(GMP): {"epochs": 60}}
+    assert written["analysed_with"]["torch"].startswith(torch.__version__.partition("+")[0])
     assert written["claims"] == [{"name": "K1", "verdict": "marginal"}]
     assert sum('"n_pies"' in line for line in target.read_text().splitlines()) == 1
 
