@@ -64,7 +64,7 @@ def analysis(args: argparse.Namespace) -> int:
     n_probed = getattr(args, "prediction_depth_models", 0)
     of_image = costs.of_prediction(args, network, size, device)
     of_probes = costs.of_probes(args, network, size, device) if n_probed else Cost()
-    total = Cost()
+    total, of_first_rank = Cost(), Cost()
     for cell, ids in cells.items():
         to_run = _not_there(args, [paths.predictions(args.pies, cell, i) for i in ids])
         total = total.plus(of_image, to_run * size.n_test)
@@ -78,9 +78,10 @@ def analysis(args: argparse.Namespace) -> int:
             total = total.plus(passes, to_probe * (size.n_train + size.n_test))
             total = total.plus(of_probes, to_probe * size.n_test)
         elif cell != dense:
-            total = total.plus(costs.of_statistics(args, cell, len(ids), size), size.n_test)
+            statistics = costs.of_statistics(args, cell, len(ids), size)
+            of_first_rank = of_first_rank.plus(statistics, size.n_test)
     what = f"to analyse: {sum(map(len, cells.values()))} networks in {len(cells)} cells"
-    print(f"{what}, {_amounts(total, args.ranks.world)}")
+    print(f"{what}, {_amounts(total, args.ranks.world, of_first_rank.seconds)}")
     print(f"tables, figures and the page come on top, in {args.pies}")
     return 0
 
@@ -101,8 +102,9 @@ def _not_there(args: argparse.Namespace, files: list[Path]) -> int:
     return sum(args.overwrite or not path.exists() for path in files)
 
 
-def _amounts(total: Cost, n_ranks: int) -> str:
-    hours = total.seconds / n_ranks / 3600
+def _amounts(total: Cost, n_ranks: int, seconds_of_first_rank: float = 0.0) -> str:
+    """What work that all ranks share needs, and work that the first rank then does alone."""
+    hours = (total.seconds / n_ranks + seconds_of_first_rank) / 3600
     time = f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     return (
         f"{_scaled(total.n_bytes)}B; {_scaled(total.flops)}FLOP, about {time} "

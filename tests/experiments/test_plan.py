@@ -126,6 +126,17 @@ def test_the_plan_of_an_analysis_is_what_the_run_made(study: Study, analyse: obj
     assert told(again, pattern)[2:] == (0, 0)
 
 
+def test_ranks_share_predictions_but_not_statistics(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four cells of 100 images, for each of which the statistics are said to take 9 s."""
+    monkeypatch.setattr(costs, "of_statistics", lambda *_: costs.Cost(seconds=9.0))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = dry_run(study.folder, *detect("supervised"))
+    assert "about 1.0 h by 2 ranks (an estimate" in said
+
+
 def macs(depth: int, widen: int, side: int, n_classes: int) -> int:
     """Multiplications of a forward pass of one image, convolution by convolution."""
     total = 3 * 16 * 9 * side**2
