@@ -89,7 +89,7 @@ def made_up_cell(folder: Path) -> tuple[set[str], list[str]]:
         return Population(cell, ids, labels, scores, {n: rng.random(6) for n in pie_rows.NUMBERS})
 
     dense, pruned, fresh_dense, fresh = map(population, (0.01, 0.4, 0.01, 0.4))
-    found = pie_detection.compare(cell, dense, pruned, data, 0)
+    found = pie_detection.find_pies(cell, dense, pruned, data, 0)
     rows = pie_rows.of_pies(cell, found, dense, pruned, data.classes)
     rows += pie_rows.of_count(dense, pruned, 10, True, 100, 100, 0)[0]
     score = {"dense": dense.scores["q"], "pruned": pruned.scores["q"]}

@@ -8,6 +8,7 @@ that also appears among dense networks alone and among pruned networks alone is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.random import Generator
 from common.analysis.reliability import two_way, without_each
 from common.analysis.statistics import Estimate
 from common.analysis.subsets import modal_labels
+
+LABELS_AT_ONCE = 250_000_000  # modal labels: 500 MB, two splits of 30 networks on 1,000,000 images
 
 
 class Referenced(NamedTuple):
@@ -64,22 +67,23 @@ def referenced_effect(
     if len(dense) < 6 or scored.sum() < 4:
         return None
     parts, held_out = _split(scored, n_splits, rng)
-    modes = _modes(dense, pruned, parts, n_classes)
     total = np.zeros((3, 2, 1 + len(dense), dense.shape[1]))
-    for split in range(n_splits):
-        chosen = _choose(modes[:, :, split])
-        score = _mean_score(scores, _leave_out(held_out[split]))
-        bins = _bins(_mean_score(dense_scores, parts[split].any(axis=0)[None])[0], n_bins)
-        none = np.zeros_like(bins)
-        for i, (weight, of_bin) in enumerate(
-            zip(chosen[[0, 1, 0]], (none, none, bins), strict=True)
-        ):
-            total[i] += _compare(weight, score, of_bin)
+    modes = _modes(dense, pruned, parts, n_classes)
+    for of_split, part, part_b in zip(modes, parts, held_out, strict=True):
+        pies, flips = _choose(of_split)
+        score = _mean_score(scores, _leave_out(part_b))
+        bins = _bins(_mean_score(dense_scores, part.any(axis=0)[None])[0], n_bins)
+        one_bin = np.zeros_like(bins)
+        compared = ((pies, one_bin), (flips, one_bin), (pies, bins))
+        for (top, bottom), (weight, of_image) in zip(total, compared, strict=True):
+            deviation, chosen = _compare(weight, score, of_image)
+            top += deviation
+            bottom += chosen
     if not (total[:, 1, 0].sum(axis=1) > 0).all():
         return None
     values, parts_of = zip(*(_ratio(*sums) for sums in total), strict=True)
-    excess = _estimate(values[0] - values[1], parts_of[0] - parts_of[1])
     effect, reference, within = map(_estimate, values, parts_of)
+    excess = _estimate(values[0] - values[1], parts_of[0] - parts_of[1])
     return Referenced(effect, reference, excess, within)
 
 
@@ -96,22 +100,27 @@ def _split(scored: np.ndarray, n_splits: int, rng: Generator) -> tuple[np.ndarra
     return np.stack([place < n, (place >= n) & (place < 2 * n)], axis=1), held_out
 
 
-def _modes(dense: np.ndarray, pruned: np.ndarray, parts: np.ndarray, n_classes: int) -> np.ndarray:
-    """Modal labels [2,2,R,1+K,N]: of dense and pruned networks; in two parts of the ids; with all
-    ids of A and A' (bool [R,2,K]), then without each id. The first part is the one that the id is
-    deleted from."""
-    n_splits, _, k = parts.shape
+def _modes(
+    dense: np.ndarray, pruned: np.ndarray, parts: np.ndarray, n_classes: int
+) -> Iterator[np.ndarray]:
+    """Modal labels [2,2,1+K,N] for each split: of dense and pruned networks; in two parts of the
+    ids; with all ids of A and A' (parts is bool [R,2,K]), then without each id. The first part is
+    the one that the id is deleted from."""
+    k, n = dense.shape
     halves = without_each(parts)
     others = np.take_along_axis(parts, halves.other[..., None], axis=1)
-    subsets = np.stack([
-        np.concatenate([parts[:, :1], halves.without], axis=1),
-        np.concatenate([parts[:, 1:], others], axis=1),
-    ])  # fmt: skip
-    shape = (2, n_splits, 1 + k, -1)
-    return np.stack([
-        modal_labels(labels, subsets.reshape(-1, k), n_classes).reshape(shape)
-        for labels in (dense, pruned)
-    ])  # fmt: skip
+    first = np.concatenate([parts[:, :1], halves.without], axis=1)
+    subsets = np.stack([first, np.concatenate([parts[:, 1:], others], axis=1)], axis=1)
+    at_once = max(1, LABELS_AT_ONCE // (4 * (1 + k) * n))
+    for start in range(0, len(parts), at_once):
+        some = subsets[start : start + at_once]
+        shape = (len(some), 2, 1 + k, n)
+        of_some = [
+            modal_labels(labels, some.reshape(-1, k), n_classes).reshape(shape)
+            for labels in (dense, pruned)
+        ]
+        for of_split in zip(*of_some, strict=True):
+            yield np.stack(of_split)
 
 
 def _choose(modes: np.ndarray) -> np.ndarray:
@@ -145,8 +154,10 @@ def _bins(score: np.ndarray, n_bins: int) -> np.ndarray:
     return np.where(known, np.searchsorted(edges, score, side="right"), -1)
 
 
-def _compare(weight: np.ndarray, score: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """What each image adds to two sums, [2,1+K,N]: to the sum, over chosen images, of the score
+def _compare(
+    weight: np.ndarray, score: np.ndarray, bins: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each image adds to two sums, each [1+K,N]: to the sum, over chosen images, of the score
     minus the mean score of the others in the same bin; and to the number of chosen images. weight
     and score are [1+K,N], bins [N].
 
@@ -162,16 +173,22 @@ def _compare(weight: np.ndarray, score: np.ndarray, bins: np.ndarray) -> np.ndar
     means = np.divide((others * score) @ of_bin, n_others, where=has_others, out=0 * n_others)
     chosen = np.where(known & has_others[:, bins], weight, 0)
     per_other = np.divide(chosen @ of_bin, n_others, where=has_others, out=0 * n_others)
-    deviation = score - means[:, bins]
-    return np.stack([(chosen - others * per_other[:, bins]) * deviation, chosen])
+    score -= means[:, bins]
+    added = others * per_other[:, bins]
+    np.subtract(chosen, added, out=added)
+    added *= score
+    return added, chosen
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> tuple[float, np.ndarray]:
     """The ratio of the sums of top[0] and bottom[0] (top and bottom are [1+K,N]), and what each
-    image adds to the ratio, to first order, with all ids and without each."""
+    image adds to the ratio, to first order, with all ids and without each. The latter replaces
+    `top`, since images may be many."""
     n = bottom[0].sum()
     value = float(top[0].sum() / n)
-    return value, (top - value * bottom) / n
+    top -= value * bottom
+    top /= n
+    return value, top
 
 
 def _estimate(value: float, parts: np.ndarray) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ class Population(NamedTuple):
 
     def select(self, ids: list[int]) -> Population:
         """The networks with these ids, in this order."""
+        if ids == self.ids:  # copies of a large population would not fit into memory
+            return self
         rows = [self.ids.index(network_id) for network_id in ids]
         scores, numbers = (
             {name: values[rows] for name, values in of.items()}
@@ -34,9 +36,15 @@ class Population(NamedTuple):
         return nan_mean(self.scores[name], axis=0)
 
 
-def stack(cell: Cell, ids: list[int], predicted: Sequence[dict[str, np.ndarray]]) -> Population:
-    """The population of these networks, each with its labels, scores [N] and numbers []."""
-    arrays = {name: np.stack([one[name] for one in predicted]) for name in predicted[0]}
+def stack(cell: Cell, ids: list[int], predicted: Iterable[dict[str, np.ndarray]]) -> Population:
+    """The population of these networks, each with its labels, scores [N] and numbers []. Networks
+    are taken one at a time, so that a large population is in memory only once."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, one in enumerate(predicted):
+        for name, values in one.items():
+            if i == 0:
+                arrays[name] = np.empty((len(ids), *values.shape), values.dtype)
+            arrays[name][i] = values
     labels = arrays.pop("labels")
     scores = {name: values for name, values in arrays.items() if values.ndim == 2}
     numbers = {name: values for name, values in arrays.items() if values.ndim == 1}

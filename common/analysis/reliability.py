@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 from common.analysis.statistics import Estimate
-from common.analysis.subsets import modes_differ
+from common.analysis.subsets import blocks, modes_differ
 
 
 class Halves(NamedTuple):
@@ -22,6 +22,21 @@ class Halves(NamedTuple):
     of: np.ndarray  # bool [R,2,K]
     without: np.ndarray  # bool [R,K,K]: row i is the half that contains id i, without i
     other: np.ndarray  # int [R,K]: the index, 0 or 1, of the half that does not contain id i
+
+
+class Lost(NamedTuple):
+    """PIEs of both halves of R splits, then of the halves without each of K ids."""
+
+    bits: np.ndarray  # uint8 [R,2+K,N/8], one bit an image: 0.2 GB at K = 30 and N = 1,000,000
+    n: int  # images
+
+    def in_split(self, i: int) -> np.ndarray:
+        """bool [2+K,N]"""
+        return np.unpackbits(self.bits[i], axis=1, count=self.n).view(bool)
+
+    def ever(self) -> np.ndarray:
+        """bool [N]: whether an image is lost in any split."""
+        return np.unpackbits(np.bitwise_or.reduce(self.bits, axis=(0, 1)), count=self.n).view(bool)
 
 
 class CorrectedOverlap(NamedTuple):
@@ -49,19 +64,21 @@ def without_each(of: np.ndarray) -> Halves:
     return Halves(of, own & ~np.eye(of.shape[2], dtype=bool), 1 - side)
 
 
-def lost_by_half(
-    dense: np.ndarray, pruned: np.ndarray, halves: Halves, n_classes: int
-) -> np.ndarray:
-    """PIEs, bool [R,2+K,N], of both halves, then without each id; dense, pruned [K,N]."""
+def lost_by_half(dense: np.ndarray, pruned: np.ndarray, halves: Halves, n_classes: int) -> Lost:
+    """The PIEs of these halves; dense, pruned [K,N]."""
     chosen = np.concatenate([halves.of, halves.without], axis=1)
     subsets = chosen.reshape(-1, len(dense))
-    found = modes_differ(dense, subsets, pruned, subsets, n_classes)
-    return found.reshape(*chosen.shape[:2], -1)
+    n = dense.shape[1]
+    found = [
+        np.packbits(
+            modes_differ(dense[:, block], subsets, pruned[:, block], subsets, n_classes), axis=1
+        )
+        for block in blocks(n)
+    ]
+    return Lost(np.concatenate(found, axis=1).reshape(*chosen.shape[:2], -1), n)
 
 
-def corrected_overlap(
-    lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
-) -> CorrectedOverlap | None:
+def corrected_overlap(lost_x: Lost, lost_y: Lost, halves: Halves) -> CorrectedOverlap | None:
     """Reliability-corrected overlap of the cells X and Y, from the `lost_by_half` of each.
 
     r = cov(X_A, Y_B) / sqrt(cov(X_A, X_B) cov(Y_A, Y_B)). Each covariance runs over the N images
@@ -78,7 +95,7 @@ def corrected_overlap(
     if k < 4:
         return None
     products, n_alike = _products(lost_x, lost_y, halves)
-    n = lost_x.shape[2]
+    n = lost_x.n
     xx, yy, xy = (products[0] @ n_alike) / n
     if not (xx > 0 and yy > 0):
         return None
@@ -86,7 +103,7 @@ def corrected_overlap(
     gradient = np.array([-xy / (2 * xx), -xy / (2 * yy), 1]) / scale
     spread = two_way(np.tensordot(gradient, products, axes=(0, 1)) / n, n_alike)
     reliability = tuple(
-        float(value / lost[:, :2].var(axis=2).mean())
+        float(value / np.mean([lost.in_split(i)[:2].var(axis=1) for i in range(len(halves.of))]))
         for value, lost in ((xx, lost_x), (yy, lost_y))
     )
     half = spread.error * spread.quantile
@@ -95,20 +112,17 @@ def corrected_overlap(
     return CorrectedOverlap(Estimate(r, r - half, r + half), unique, reliability)
 
 
-def _products(
-    lost_x: np.ndarray, lost_y: np.ndarray, halves: Halves
-) -> tuple[np.ndarray, np.ndarray]:
+def _products(lost_x: Lost, lost_y: Lost, halves: Halves) -> tuple[np.ndarray, np.ndarray]:
     """What each image adds to N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged
     over splits: [1+K,3,M], with all ids, then without each. Also how many images each of the M
     entries stands for: all images that neither cell ever loses share one entry."""
     n_splits, _, k = halves.of.shape
-    n = lost_x.shape[2]
-    ever = lost_x.any(axis=(0, 1)) | lost_y.any(axis=(0, 1))
+    n, ever = lost_x.n, lost_x.ever() | lost_y.ever()
     first = np.concatenate([np.zeros(1, int), 2 + np.arange(k)])
     total = np.zeros((1 + k, 3, ever.sum() + 1), dtype=np.float32)
     for i in range(n_splits):
         second = np.concatenate([np.ones(1, int), halves.other[i]])
-        x, y = (_centred(lost[i][:, ever], n) for lost in (lost_x, lost_y))
+        x, y = (_centred(lost.in_split(i)[:, ever], n) for lost in (lost_x, lost_y))
         for j, (a, b) in enumerate(((x, x), (y, y), (x, y))):
             total[:, j] += a[first] * b[second] + a[second] * b[first]
     return total / (2 * n_splits), np.append(np.ones(ever.sum()), n - ever.sum())
@@ -144,8 +158,10 @@ def two_way(parts: np.ndarray, n_alike: np.ndarray | float = 1.0) -> Spread:
 
     k, n = len(parts) - 1, np.sum(n_alike * np.ones(parts.shape[1]))
     of_images = float((n_alike * (parts[0] - (n_alike * parts[0]).sum() / n) ** 2).sum())
-    deviation = parts[1:] - parts[1:].mean(axis=0)
-    squares = (n_alike * deviation).sum(axis=1) ** 2 - (n_alike * deviation**2).sum(axis=1)
+    mean = parts[1:].mean(axis=0)
+    deviations = (part - mean for part in parts[1:])  # one at a time: images may be many
+    sums = np.array([((n_alike * d).sum(), (n_alike * d**2).sum()) for d in deviations])
+    squares = sums[:, 0] ** 2 - sums[:, 1]
     of_networks = max(0.0, float((k - 1) / k * squares.sum()))
     variance = of_images + of_networks
     df = (k - 1) * (variance / of_networks) ** 2 if of_networks > 0 else np.inf

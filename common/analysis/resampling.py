@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from common.analysis.subsets import modal, modes_differ
+from common.analysis.subsets import blocks, modal, modes_differ
 
 POPULATIONS_AT_ONCE = 64  # 64 x 10,000 images x 10 classes x 4 bytes = 26 MB a product
 
@@ -282,7 +282,17 @@ def _correct_splits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The corrected count [S] of each split, and the change [S,K] of that count when each network
     is deleted, from halves bool [S,K]."""
-    dense, pruned = _disputed(dense, pruned)
+    of_blocks = [
+        _correct_block(*labels, first, second, n_classes) for labels in _disputed(dense, pruned)
+    ]
+    values, changes = zip(*of_blocks, strict=True)
+    return sum(values), sum(changes)
+
+
+def _correct_block(
+    dense: np.ndarray, pruned: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a block of images adds to the counts and changes of `_correct_splits`."""
     of_dense, of_pruned = _one_hot(dense, n_classes), _one_hot(pruned, n_classes)
     values, changes = [], []
     for rows in _chunks(len(first)):
@@ -372,22 +382,29 @@ def _count_subsets(
     of_pruned: np.ndarray,
     n_classes: int,
 ) -> np.ndarray:
-    dense, pruned = _disputed(dense, pruned)
-    return modes_differ(dense, of_dense, pruned, of_pruned, n_classes).sum(axis=1)
+    return sum(
+        modes_differ(a, of_dense, b, of_pruned, n_classes).sum(axis=1)
+        for a, b in _disputed(dense, pruned)
+    )
 
 
 def _count_many(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
 ) -> np.ndarray:
     """PIE counts [R] between populations first[r] and second[r], bool [R,K], of labels [K,N]."""
-    (labels,) = _disputed(labels)
-    return modes_differ(labels, first, labels, second, n_classes).sum(axis=1)
+    return sum(
+        modes_differ(block, first, block, second, n_classes).sum(axis=1)
+        for (block,) in _disputed(labels)
+    )
 
 
-def _disputed(*populations: np.ndarray) -> list[np.ndarray]:
-    """Labels [K,N] without the images on which all networks agree: these are never PIEs."""
+def _disputed(*populations: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Labels [K,N], a block of images at a time (at least one block, which may be empty), without
+    the images on which all networks agree: these are never PIEs."""
     disputed = np.any([(p != populations[0][0]).any(axis=0) for p in populations], axis=0)
-    return [p[:, disputed] for p in populations]
+    (images,) = disputed.nonzero()
+    for block in blocks(len(images)):
+        yield [p[:, images[block]] for p in populations]
 
 
 def _one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:

@@ -6,6 +6,13 @@ from __future__ import annotations
 import numpy as np
 
 AT_ONCE = 64  # subsets: 64 x 10,000 images x 3 classes x 4 bytes = 8 MB a product
+# Modal labels of 1,000 subsets then take 16 MB, whatever the number of images. A multiple of 8.
+IMAGES_AT_ONCE = 8192
+
+
+def blocks(n: int) -> list[slice]:
+    """Slices of at most IMAGES_AT_ONCE of n images."""
+    return [slice(start, start + IMAGES_AT_ONCE) for start in range(0, max(n, 1), IMAGES_AT_ONCE)]
 
 
 def modal(votes: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +33,17 @@ from common.runtime import EXIT_ARGUMENTS, EXIT_CHECKPOINT, Failure
 from common.study import Cell
 
 
+class Comparison(NamedTuple):
+    """What the comparison of a pruned population with the dense one has found."""
+
+    pruned: Population  # without its scores: those of all populations would not fit into memory
+    rows: list[Row]
+    pies: Arrays  # for figures, the gallery, and other runs
+    by_image: Arrays
+    by_size: Arrays
+    impact: ClassImpact | None  # None for a single network
+
+
 def run(args: argparse.Namespace) -> int:
     """Compare the dense population with every pruned population that exists."""
     if args.dry_run:
@@ -39,56 +51,39 @@ def run(args: argparse.Namespace) -> int:
     data = population.load_data(args)
     dense_cell = study.dense_cell(args.learner)
     dense_ids = population.present(args, dense_cell)
-    cells = population.pruned_cells(args, dense_ids)
-    population.check_recipes(args, data, {dense_cell: dense_ids} | cells)
+    pruned_cells = population.pruned_cells(args, dense_ids)
+    cells = {dense_cell: dense_ids} | pruned_cells
+    population.check_recipes(args, data, cells)
     check_flags(args, data, dense_ids)
-    fresh = find_replicates(args, data, {dense_cell: dense_ids} | cells)
+    fresh = find_replicates(args, data, cells)
     population.prepare_output(args)
-    if not predictions.share(
-        args, data, wanted(args, data, {dense_cell: dense_ids} | cells, fresh)
-    ):
+    if not predictions.share(args, data, wanted(args, data, cells, fresh)):
         return 0
     target = data.test.labels.cpu().numpy()
     stored_pies.remember_test_labels(args.pies, target)
     dense = predictions.of_population(args, data, dense_cell, dense_ids)
     found_rows = {dense_cell: pie_rows.of_population(dense, target, data.classes)}
-    found, impacts, populations, by_size = {}, {}, {}, {}
-    for cell, ids in cells.items():
-        paired = dense.select(ids)
-        populations[cell] = pruned = predictions.of_population(args, data, cell, ids)
-        found[cell] = compare(cell, paired, pruned, data, args.seed)
-        count_rows, by_size[cell] = pie_rows.of_count(
-            paired, pruned, data.n_classes, population.are_pairs(args, data, cell, ids),
-            args.permutations, args.resamples, args.seed,
-        )  # fmt: skip
-        found_rows[cell] = [
-            *count_rows,
-            *pie_rows.of_population(pruned, target, data.classes),
-            *pie_rows.of_pies(cell, found[cell], paired, pruned, data.classes),
-            *pie_rows.of_held_out(
-                cell, "q_score", paired, pruned,
-                {"dense": paired.scores["q"], "pruned": pruned.scores["q"]},
-                data.n_classes, args.seed,
-            ),
-        ]  # fmt: skip
-        table = by_image.columns(found[cell], paired, pruned)
-        by_image.write_csv(paths.pie_table(args.pies, cell), table)
-        found[cell] |= {name: table[name] for name in by_image.GALLERY if name in table}
-        if len(ids) > 1:
-            impacts[cell] = class_impact(paired.labels, pruned.labels, target, data.n_classes)
-    impact_rows, q_values = pie_rows.of_class_impact(impacts, found)
-    replicate_rows = replicate(args, data, fresh, dense, populations)
+    compared = {}
+    for cell, ids in pruned_cells.items():
+        compared[cell] = compare(
+            args, data, dense.select(ids), predictions.of_population(args, data, cell, ids)
+        )
+        found_rows[cell] = compared[cell].rows
+    pies = {cell: found.pies for cell, found in compared.items()}
+    impacts = {cell: found.impact for cell, found in compared.items() if found.impact}
+    impact_rows, q_values = pie_rows.of_class_impact(impacts, pies)
+    replicate_rows = replicate(args, data, fresh, dense, compared)
     for more in (impact_rows, replicate_rows):
         for cell in more:
             found_rows[cell] += more[cell]
     rows.store(args.pies, "pie_detection", found_rows)
-    for cell, pruned in populations.items():  # after the numbers, which no figure can then cost
-        draw(args, cell, found[cell], by_size[cell], dense.select(pruned.ids), pruned)
-        if cell in impacts:
-            draw_class_impact(args, cell, found[cell], impacts[cell], q_values[cell])
+    for cell, found in compared.items():  # after the numbers, which no figure can then cost
+        draw(args, cell, found)
+        if found.impact:
+            draw_class_impact(args, cell, found.pies, found.impact, q_values[cell])
     if args.plot_umap:
-        maps.draw_all(args, data, dense, found)
-    population.record_recipes(args, data, {dense_cell: dense_ids} | cells)
+        maps.draw_all(args, data, dense, pies)
+    population.record_recipes(args, data, cells)
     publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
     return 0
@@ -158,7 +153,7 @@ def replicate(
     data: Dataset,
     fresh: dict[Cell, list[int]],
     dense: Population,
-    populations: dict[Cell, Population],
+    compared: dict[Cell, Comparison],
 ) -> dict[Cell, list[Row]]:
     """Count the images whose modal labels differ between two populations of one recipe, dense or
     pruned, the second of which consists of fresh networks with other ids."""
@@ -167,12 +162,40 @@ def replicate(
     of_fresh = {
         cell: predictions.of_population(args, data, cell, ids) for cell, ids in fresh.items()
     }
+    populations = {cell: found.pruned for cell, found in compared.items()}
     return pie_rows.of_replicates(
         dense, populations, of_fresh, data.n_classes, args.resamples, args.seed
     )
 
 
-def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset, seed: int) -> Arrays:
+def compare(
+    args: argparse.Namespace, data: Dataset, dense: Population, pruned: Population
+) -> Comparison:
+    """Compare populations of the same ids, and write the table by image."""
+    cell, target, n_classes = pruned.cell, data.test.labels.cpu().numpy(), data.n_classes
+    pies = find_pies(cell, dense, pruned, data, args.seed)
+    of_count, by_size = pie_rows.of_count(
+        dense, pruned, n_classes, population.are_pairs(args, data, cell, pruned.ids),
+        args.permutations, args.resamples, args.seed,
+    )  # fmt: skip
+    q_scores = {"dense": dense.scores["q"], "pruned": pruned.scores["q"]}
+    found_rows = [
+        *of_count,
+        *pie_rows.of_population(pruned, target, data.classes),
+        *pie_rows.of_pies(cell, pies, dense, pruned, data.classes),
+        *pie_rows.of_held_out(cell, "q_score", dense, pruned, q_scores, n_classes, args.seed),
+    ]
+    table = by_image.columns(pies, dense, pruned)
+    by_image.write_csv(paths.pie_table(args.pies, cell), table)
+    pies |= {name: table[name] for name in by_image.GALLERY if name in table}
+    several = len(pruned.ids) > 1
+    impact = class_impact(dense.labels, pruned.labels, target, n_classes) if several else None
+    return Comparison(pruned._replace(scores={}), found_rows, pies, table, by_size, impact)
+
+
+def find_pies(
+    cell: Cell, dense: Population, pruned: Population, data: Dataset, seed: int
+) -> Arrays:
     """The PIEs of a cell with their pictures, and for each image the votes and the probability of
     being a PIE."""
     modal = [pie.modal_labels(p.labels, data.n_classes) for p in (dense, pruned)]
@@ -195,29 +218,20 @@ def compare(cell: Cell, dense: Population, pruned: Population, data: Dataset, se
     }
 
 
-def draw(
-    args: argparse.Namespace,
-    cell: Cell,
-    found: Arrays,
-    by_size: Arrays,
-    dense: Population,
-    pruned: Population,
-) -> None:
+def draw(args: argparse.Namespace, cell: Cell, compared: Comparison) -> None:
     """Draw PIEs by class and by population size, vote distances, and with --plot_q_score scores."""
+    found, table = compared.pies, compared.by_image
     heading = {key: found[key] for key in (*HEADING, "is_pie")}
     style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found)
     distance = found["vote_distance"]
     path = paths.pies_distribution(args.pies, cell, "vote_distance")
     style.keep(path, pie_plots.vote_distances, heading | {"distance": distance})
-    if "sizes" in by_size:
+    if "sizes" in compared.by_size:
         path = paths.pies_distribution(args.pies, cell, "PIEs_by_population_size")
-        style.keep(path, pie_plots.pies_by_population_size, heading | by_size)
+        style.keep(path, pie_plots.pies_by_population_size, heading | compared.by_size)
     for score in by_image.SCORES if args.plot_q_score else ():
-        shown = {
-            "score": np.array(score.title),
-            "dense": dense.mean_score(score.field),
-            "pruned": pruned.mean_score(score.field),
-        }
+        shown = {"score": np.array(score.title)}
+        shown |= {which: table[f"{score.field}_{which}"] for which in ("dense", "pruned")}
         path = paths.q_score(args.pies, cell, score.figure)
         style.keep(path, plots.score_scatter, heading | shown)
 

@@ -31,6 +31,7 @@ from common.report.pie_rows import NUMBERS
 from common.runtime import EXIT_CHECKPOINT, Failure
 from common.study import Cell
 
+Stamp = tuple[int, int]  # of a file: changes when the file is replaced
 FIELDS = {"labels", *NUMBERS, *(score.field for score in SCORES)}
 
 
@@ -72,40 +73,45 @@ def of_population(
     args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]
 ) -> Population:
     """The predictions of a population on the test images."""
-    predicted = [
-        get(args, data, of_network(args, data, NetworkFiles(args.models, cell, i)))
-        for i in tqdm(ids, desc=f"{cell}: predictions", unit="network", disable=None)
-    ]
+    shown = tqdm(ids, desc=f"{cell}: predictions", unit="network", disable=None)
+    networks = (of_network(args, data, NetworkFiles(args.models, cell, i)) for i in shown)
+    predicted = (get(args, data, network) for network in networks)
     fields = ({name: one[name] for name in FIELDS} for one in predicted)
-    return predictions.stack(cell, ids, list(fields))
+    return predictions.stack(cell, ids, fields)
 
 
 def share(args: argparse.Namespace, data: Dataset, wanted: Sequence[Wanted]) -> bool:
-    """Share among all ranks the work of computing whatever is wanted and not stored yet. Returns
-    whether this rank goes on: only the first rank does, which waits for arrays that other ranks
-    are still computing and writes the results."""
-    args.stored_before = {one.path: _stamp(one.path) for one in wanted}
-    if args.ranks.world > 1:
-        order = args.ranks.order(wanted)
-        for one in tqdm(order, desc="all networks", unit="file", disable=None):
-            get(args, data, one, wait=False)
+    """Share among all ranks the work of computing whatever is wanted and not stored yet, and with
+    --overwrite whatever was stored before. Returns whether this rank goes on: only the first rank
+    does, which waits for arrays that other ranks are still computing and writes the results."""
+    if args.ranks.world > 1 or args.overwrite:
+        old = {one.path: _stamp(one.path) if args.overwrite else None for one in wanted}
+        order = tqdm(args.ranks.order(wanted), desc="all networks", unit="file", disable=None)
+        left = [one for one in order if get(args, data, one, False, old[one.path]) is None]
+        for one in left if args.ranks.rank == 0 else ():
+            get(args, data, one, True, old[one.path])
     return args.ranks.rank == 0
 
 
 def get(
-    args: argparse.Namespace, data: Dataset, wanted: Wanted, wait: bool = True
+    args: argparse.Namespace,
+    data: Dataset,
+    wanted: Wanted,
+    wait: bool = True,
+    old: Stamp | None = None,
 ) -> Arrays | None:
-    """The wanted arrays: the stored ones if network, images and key are the same, else computed and
-    stored. None if another process is computing them and `wait` is False."""
+    """The wanted arrays: the stored ones if network, images and key are the same and the file's
+    stamp is not `old`, else computed and stored. None if another process is computing them and
+    `wait` is False."""
     digest = population.describe(args, data, wanted.network.cell, wanted.network.id)["digest"]
     key = " ".join([digest, data.train.digest, data.test.digest, wanted.key])
-    if (stored := _stored(args, wanted, key)) is not None:
+    if (stored := _stored(wanted, key, old)) is not None:
         return stored
     wanted.path.parent.mkdir(parents=True, exist_ok=True)
     with locks.held(wanted.path, wait) as is_mine:
         if not is_mine:
             return None
-        if (stored := _stored(args, wanted, key)) is not None:  # another process was faster
+        if (stored := _stored(wanted, key, old)) is not None:  # another process was faster
             return stored
         checkpoint = checkpoints.load(wanted.network, data.test.images.device)
         if checkpoint.digest != digest:
@@ -117,9 +123,9 @@ def get(
     return made
 
 
-def _stored(args: argparse.Namespace, wanted: Wanted, key: str) -> Arrays | None:
-    """The arrays stored for this key; with --overwrite, only if stored since this run began."""
-    if args.overwrite and _stamp(wanted.path) == args.stored_before[wanted.path]:
+def _stored(wanted: Wanted, key: str, old: Stamp | None) -> Arrays | None:
+    """The arrays stored for this key, unless the file has the stamp `old`."""
+    if old is not None and _stamp(wanted.path) == old:
         return None
     stored = files.load_arrays(wanted.path)
     if stored is None or stored.keys() != wanted.fields | {"key"} or str(stored["key"]) != key:
@@ -127,8 +133,7 @@ def _stored(args: argparse.Namespace, wanted: Wanted, key: str) -> Arrays | None
     return stored
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """A value that changes when the file is replaced; None if there is no file."""
+def _stamp(path: Path) -> Stamp | None:
     try:
         found = path.stat()
     except FileNotFoundError:

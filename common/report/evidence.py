@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import files, paths, recipes
+from common import paths, recipes
 from common.analysis import matched, pie, reliability, statistics
 from common.analysis.predictions import Population
 from common.analysis.statistics import Estimate
@@ -72,7 +72,7 @@ def _read(pies: Path) -> Stored:
         for cell, found in stored_pies.pies_by_cell(pies).items()
         if cell.pruning_method in SCHEDULES and cell.sparsity > 0
     }
-    load = functools.cache(files.load_arrays)  # cached, since cells share their dense networks
+    load = functools.cache(stored_pies.load_labels)  # cells share dense networks
     compared = {cell: stored_pies.populations(pies, cell, a, load) for cell, a in cells.items()}
     some = next(iter(cells.values()), {"label": np.array([]), "classes": np.array([])})
     return Stored(pies, by_metric, compared, some["label"], len(some["classes"]))
@@ -180,7 +180,7 @@ def _unique(stored: Stored) -> Iterator[Evidence]:
         return reliability.split_ids(k, N_SPLITS, np.random.default_rng(SEED))
 
     @functools.cache
-    def lost_by_half(cell: Cell, ids: tuple[int, ...]) -> np.ndarray:
+    def lost_by_half(cell: Cell, ids: tuple[int, ...]) -> reliability.Lost:
         dense, pruned = (of.select(list(ids)).labels for of in stored.compared[cell])
         return reliability.lost_by_half(dense, pruned, halves(len(ids)), stored.n_classes)
 

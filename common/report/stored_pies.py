@@ -17,6 +17,7 @@ from common.study import Cell
 
 KEYS = {"label", "is_pie", "modal_dense", "modal_pruned", "votes_dense", "votes_pruned"}
 KEYS |= {"vote_distance", "pie_images", "classes", "n_models", "n_examples"}
+KEPT = {"labels", *NUMBERS}
 
 
 def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
@@ -39,21 +40,27 @@ def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
     return {cell: a for cell, a in complete.items() if np.array_equal(a["label"], label)}
 
 
+def load_labels(path: Path) -> Arrays:
+    """Labels and numbers of one network's stored predictions; not its scores, since those of all
+    cells would not fit into memory. Empty if the file is missing."""
+    return {name: a for name, a in (files.load_arrays(path) or {}).items() if name in KEPT}
+
+
 def populations(
-    pies: Path, cell: Cell, found: Arrays, load: Callable[[Path], Arrays | None] = files.load_arrays
+    pies: Path, cell: Cell, found: Arrays, load: Callable[[Path], Arrays] = load_labels
 ) -> tuple[Population, Population] | None:
     """The dense and the pruned networks behind the PIEs `found`, without scores, from the cached
     predictions. None unless these predictions give exactly the votes from which the PIEs were
     counted: caches may be missing, of an earlier version, or from a later analysis of other images.
     """
-    kept, compared = {"labels", *NUMBERS}, []
+    compared = []
     for of, which in ((cell.dense, "dense"), (cell, "pruned")):
         ids = found["ids"].tolist() if "ids" in found else []
-        predicted = [load(paths.predictions(pies, of, i)) or {} for i in ids]
+        predicted = [load(paths.predictions(pies, of, i)) for i in ids]
         shape = found["label"].shape
-        if not ids or any(not a.keys() >= kept or a["labels"].shape != shape for a in predicted):
+        if not ids or any(a.keys() != KEPT or a["labels"].shape != shape for a in predicted):
             return None
-        networks = predictions.stack(of, ids, [{name: a[name] for name in kept} for a in predicted])
+        networks = predictions.stack(of, ids, predicted)
         votes = pie.count_votes(networks.labels, len(found["classes"]))
         if not np.array_equal(votes, found[f"votes_{which}"]):
             return None

@@ -6,7 +6,7 @@ import pytest
 from numpy.random import Generator
 from pie_worlds import World, logits, lose
 
-from common.analysis import pie, reliability, subsets
+from common.analysis import pie, reliability
 from common.analysis.reliability import CorrectedOverlap
 
 C = 5
@@ -30,16 +30,6 @@ def overlap(
     halves = reliability.split_ids(k, n_splits, rng)
     lost = [reliability.lost_by_half(*cell.sample(k, rng), halves, C) for cell in cells]
     return reliability.corrected_overlap(*lost, halves)
-
-
-def test_modal_labels_of_many_subsets_are_those_of_each() -> None:
-    rng = np.random.default_rng(0)
-    dense, pruned = rng.integers(C, size=(2, 9, 200)) * (rng.random((2, 9, 200)) < 0.6)
-    chosen = rng.random((150, 9)) < 0.5
-    chosen[:, 0] = True
-    found = subsets.modes_differ(dense, chosen, pruned, chosen, C)
-    for row, is_pie in zip(chosen, found, strict=True):
-        np.testing.assert_array_equal(is_pie, pie.find_pies(dense[row], pruned[row], C))
 
 
 def test_halves_are_disjoint_and_lose_the_left_out_id() -> None:
@@ -67,7 +57,8 @@ def test_the_ratio_of_covariances_by_hand() -> None:
         pairs = [(a[i, j], b[i, 1 - j]) for i in range(2) for j in range(2)]
         return np.mean([np.cov(*pair, ddof=0)[0, 1] for pair in pairs])
 
-    found = reliability.corrected_overlap(x, y, halves)
+    lost = (reliability.Lost(np.packbits(a, axis=2), 6) for a in (x, y))
+    found = reliability.corrected_overlap(*lost, halves)
     assert found.r.value == pytest.approx(cov(x, y) / (cov(x, x) * cov(y, y)) ** 0.5)
     assert found.uniqueness.value == pytest.approx(1 - found.r.value**2)
 

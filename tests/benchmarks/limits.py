@@ -3,7 +3,8 @@
 python -m tests.benchmarks.limits --models 1000 --images 500
 python -m tests.benchmarks.limits --models 10 --images 1000000 --resamples 100
 
-Prints, as JSON, the CPU seconds of each part, the peak of memory, and the size of the files.
+Two pruned cells, so that their overlap is computed. Prints, as JSON, the CPU seconds of each part
+and the peak of memory up to its end, and the size of the files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import files, options, paths
+from common import files, options, paths, runtime
+from common.analysis import pie_probability, reliability
 from common.analysis.predictions import Population
 from common.data.datasets import Dataset, Split
 from common.experiments import pie_detection, population, predictions, training
@@ -34,12 +36,20 @@ from common.study import Cell, dense_cell
 from tests import benchmarks
 
 LEARNER = "supervised"
-CELLS = {dense_cell(LEARNER): 0.02, Cell(LEARNER, "GMP", 0.9): 0.06}  # by how often they err
+CELLS = {  # by how often they err
+    dense_cell(LEARNER): 0.02,
+    Cell(LEARNER, "GMP", 0.9): 0.06,
+    Cell(LEARNER, "global", 0.9): 0.06,
+}
 PARTS: tuple[tuple[Any, str], ...] = (
     (predictions, "of_population"),
     (pie_rows, "of_count"),
     (pie_rows, "of_population"),
     (pie_rows, "of_pies"),
+    (pie_rows, "of_held_out"),
+    (pie_probability, "pie_probability"),
+    (reliability, "lost_by_half"),
+    (reliability, "corrected_overlap"),
     (by_image, "write_csv"),
     (pie_detection, "draw"),
     (pie_detection, "draw_class_impact"),
@@ -81,7 +91,7 @@ def forge(args: argparse.Namespace, data: Dataset) -> None:
             results = {"test_accuracy": 1 - error, "sparsity_reached": cell.sparsity}
             where = NetworkFiles(args.models, cell, network_id)
             digest = checkpoints.save(where, modules, masks, config, results, {})
-            rng = np.random.default_rng([network_id, int(100 * cell.sparsity)])
+            rng = np.random.default_rng(runtime.seed_from(network_id, str(cell)))
             wrong = rng.random(len(label)) < error * hard
             found = {
                 field: rng.random(len(label), dtype=np.float32)
@@ -113,10 +123,16 @@ def timed(seconds: dict[str, float], name: str, work: Callable[..., Any]) -> Cal
     def run(*arguments: Any, **options: Any) -> Any:
         started = time.process_time()
         result = work(*arguments, **options)
-        seconds[name] += time.process_time() - started
+        spent = time.process_time() - started
+        seconds[name] += spent
+        print(f"{name}: {spent:.1f} s, peak {peak_gb()} GB", flush=True)
         return result
 
     return run
+
+
+def peak_gb() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def megabytes(folder: Path, pattern: str) -> float:
@@ -145,7 +161,7 @@ def main() -> None:
     data = random_data(asked.images)
     seconds: dict[str, float] = defaultdict(float)
     timed(seconds, "forge", forge)(args, data)
-    forged = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forged = peak_gb()
     for module, name in PARTS:
         work = getattr(module, name)
         setattr(module, name, timed(seconds, f"{module.__name__.split('.')[-1]}.{name}", work))
@@ -155,8 +171,8 @@ def main() -> None:
         "K": args.models_number,
         "N": asked.images,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "peak_gb_before": round(forged / 2**20, 2),
+        "peak_gb": peak_gb(),
+        "peak_gb_before": forged,
         "megabytes": {p: megabytes(folder, p) for p in ("*.pt", "*_id*.npz", "*.csv", "*.html")}
         | {"PIEs_distribution": megabytes(folder, "PIEs_distribution*.npz")},
     }

@@ -47,7 +47,7 @@ def compared(k: int, tmp_path: Path) -> tuple[Arrays, dict[str, list[str]], dict
     zero = torch.zeros(3)
     data = Dataset("made up", CLASSES, split, split, zero, zero)
     dense, pruned = populations(k)
-    found = pie_detection.compare(CELL, dense, pruned, data, seed=0)
+    found = pie_detection.find_pies(CELL, dense, pruned, data, seed=0)
     by_image.write_csv(tmp_path / "pies.csv", by_image.columns(found, dense, pruned))
     with (tmp_path / "pies.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

@@ -123,8 +123,11 @@ def test_what_another_rank_computes_is_left_to_it(digits: Dataset, computing: Co
 def test_what_another_rank_made_anew_is_taken(digits: Dataset, computing: Computing) -> None:
     """With --overwrite: the first rank looks at the old file before the second one replaces it."""
     computing.run(digits)
-    args = Namespace(overwrite=True, ranks=Ranks(), models=Path(), batch_size=1)
-    predictions.share(args, digits, [computing.wanted])
+    args, wanted = Namespace(models=Path(), batch_size=1), computing.wanted
+    old = predictions._stamp(wanted.path)
     computing.run(digits, overwrite=True, ranks=Ranks(1, 2))
-    assert predictions.get(args, digits, computing.wanted)["n"] == 17
+    assert predictions.get(args, digits, wanted, old=old)["n"] == 17
     assert len(computing.times) == 2
+    new = predictions._stamp(wanted.path)
+    assert predictions.get(args, digits, wanted, old=new)["n"] == 17
+    assert len(computing.times) == 3
