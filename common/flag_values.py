@@ -121,7 +121,13 @@ def dataset(text: str) -> str:
 
 
 def contradiction(flags: dict[str, Any]) -> str | None:
-    """Why the steps of a pruning schedule contradict each other; None if they do not."""
+    """Why flags contradict each other, or the ranks of the environment; None if they do not."""
+    n_ranks, cuda_device = flags["ranks"].world, flags["cuda_device"]
+    if n_ranks > 1 and cuda_device not in (None, -1):
+        return (
+            f"argument --cuda_device: {cuda_device}: the {n_ranks} ranks would share it; leave it "
+            "out, and each takes a GPU by its local rank (-1: all on the CPU)"
+        )
     begin, end, frequency = (flags.get(name) for name in ("begin_step", "end_step", "frequency"))
     if (begin is None) != (end is None):
         return "argument --begin_step: give --begin_step and --end_step together or neither"

@@ -74,9 +74,8 @@ TRAINING = (
     Flag("cosine_annealing", bool, "let the learning rate fall as a half cosine, step by step"),
     Flag("warmup_epochs", values.epochs, "epochs of linear warm-up; a part of one will do"),
     Flag("nesterov", bool, "Nesterov's momentum"),
-    Flag("decay", ("all", "weights"), "what weight decay acts on: all parameters, or not on biases "
-         "and batch norm"),
-)  # fmt: skip
+    Flag("decay", ("all", "weights"), "what decays: all parameters, or all but biases and norms"),
+)
 SUPCON_TRAINING = (
     Flag("method", ("SupCon", "SimCLR"), "with or without labels", "SupCon"),
     Flag("projection_head", ("mlp", "linear"), "between embedding and loss", "mlp"),
@@ -86,10 +85,8 @@ FINETUNING = (
     Flag("batch_size", COUNT, "images a step"),
     Flag("learning_rate", values.positive, "learning rate of SGD with Nesterov momentum, constant"),
 )
-SUPCON_FINETUNING = (
-    Flag("finetune_loss", ("cross_entropy", "supcon"), "supcon: through the encoder only, then "
-         "the classifier again", "cross_entropy"),
-)  # fmt: skip
+FINETUNE_LOSS = Flag("finetune_loss", ("cross_entropy", "supcon"), "supcon: through the encoder "
+                     "only, then the classifier again", "cross_entropy")  # fmt: skip
 CONTRASTIVE = (
     Flag("temperature", values.positive, "temperature of the contrastive loss"),
     Flag("base_temperature", values.positive, "the loss is scaled by temperature / this",
@@ -192,7 +189,7 @@ def training(description: str, learner: str) -> Parser:
 
 def pruning_finetune(description: str, learner: str) -> Parser:
     """The flags of `clr_pruning_finetune.py` and `sup_pruning_finetune.py`."""
-    recipe = FINETUNING + (SUPCON_FINETUNING + CONTRASTIVE if learner == "SupCon" else ())
+    recipe = FINETUNING + ((FINETUNE_LOSS, *CONTRASTIVE) if learner == "SupCon" else ())
     groups = {"recipe": recipe, "pruning": ONE_SHOT_CELLS + ONE_SHOT, "run": MAKING}
     return Parser(description, learner, recipes.FINETUNING[learner], groups, recipe + ONE_SHOT)
 
@@ -239,18 +236,17 @@ class Parser(argparse.ArgumentParser):
                 self._add(group, flag)
 
     def _add(self, group: argparse._ArgumentGroup, flag: Flag) -> None:
-        name, text = f"--{flag.name}", flag.help + self._default_text(flag)
         if flag.kind in (None, bool):
-            action = argparse.BooleanOptionalAction if flag.kind else "store_true"
-            group.add_argument(name, action=action, help=text)
+            how = {"action": argparse.BooleanOptionalAction if flag.kind else "store_true"}
         elif isinstance(flag.kind, tuple):
-            group.add_argument(name, choices=flag.kind, default=flag.default, help=text)
+            how = {"choices": flag.kind, "default": flag.default}
         else:
-            value = {"type": flag.kind, "metavar": flag.metavar, "dest": flag.name}
-            group.add_argument(name, **value, default=flag.default, help=text)
-            if flag.older_name:
-                hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-                group.add_argument(f"--{flag.older_name}", **value, **hidden)
+            how = {"type": flag.kind, "metavar": flag.metavar, "default": flag.default}
+        how |= {"dest": flag.name, "help": flag.help + self._default_text(flag)}
+        group.add_argument(f"--{flag.name}", **how)
+        if flag.older_name:
+            hidden = dict.fromkeys(("default", "help"), argparse.SUPPRESS)
+            group.add_argument(f"--{flag.older_name}", **how | hidden)
 
     def _default_text(self, flag: Flag) -> str:
         """`(default: paper 205, digits 15)`; empty for a flag without a default."""
@@ -281,6 +277,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"argument --image_size: {args.image_size}: {only}")
         args.image_size = args.image_size or words.image_size
         args.flags = {k: v for k, v in vars(args).items() if k not in NO_MATTER}
+        args.ranks = ranks.of_environment()
         if contradiction := values.contradiction(vars(args)):
             self.error(contradiction)
         architecture = {name: getattr(args, name) for name in recipes.ARCHITECTURE}
@@ -291,21 +288,7 @@ class Parser(argparse.ArgumentParser):
         args.models = args.models_dir / args.name
         args.pies = args.pies_dir / args.name
         args.logs = args.models_dir.parent / "logs" / args.name
-        args.ranks = self._ranks(args.cuda_device)
         return args
-
-    def _ranks(self, cuda_device: int | None) -> ranks.Ranks:
-        """Which of several processes this one is. Ends with an error if all would share one GPU."""
-        try:
-            found = ranks.of_environment()
-        except runtime.Failure as failure:
-            self.error(str(failure))
-        if found.world > 1 and cuda_device not in (None, -1):
-            self.error(
-                f"argument --cuda_device: {cuda_device}: the {found.world} ranks would share it; "
-                "leave it out, and each takes a GPU by its local rank (-1: all on the CPU)"
-            )
-        return found
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with 2."""

@@ -43,14 +43,12 @@ class Cost(NamedTuple):
         return Cost(*(a + b * times for a, b in zip(self, other, strict=True)))
 
 
-def of_training(
-    args: argparse.Namespace, config: Config, size: Size, device: torch.device
-) -> dict[str, Cost]:
+def of_training(config: Config, size: Size, device: torch.device) -> dict[str, Cost]:
     """The cost of one training image in each stage: all its views, forward and backward."""
     modules = methods.new_modules(config, size.n_classes, network_id=0)
     for module in modules.values():
         module.to(device, memory_format=torch.channels_last)
-    run = loop.Run((0, 0), bf16=runtime.pick_precision(args.precision, device) == "bf16")
+    run = loop.Run((0, 0), bf16=runtime.pick_precision(config["precision"], device) == "bf16")
     found = {}
     for stage in methods.stages(modules, config):
         # with a learning rate of almost 0, nothing diverges
@@ -58,7 +56,7 @@ def of_training(
 
         def fit(n_images: int, batch_size: int, stage: loop.Stage = stage, only=only) -> None:
             schedule = replace(stage.schedule, batch_size=batch_size, collapsed_loss=None, **only)
-            data = random_images(n_images, 1, size.n_classes, args.image_size, device)
+            data = random_images(n_images, 1, size.n_classes, config["image_size"], device)
             loop.fit(replace(stage, schedule=schedule), modules["network"], data, {}, run)
 
         flops = _count(fit, COUNTED, COUNTED) / COUNTED

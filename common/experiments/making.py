@@ -161,7 +161,12 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
         for cell in {where.cell for where in busy} if is_first else ():
             _record(args, data, cell)
         busy = []
-    if is_first:
+    _conclude(args, ends, busy)
+
+
+def _conclude(args: argparse.Namespace, ends: Ends, busy: list[NetworkFiles]) -> None:
+    """Print the table; end with an error if networks failed, or were left to other processes."""
+    if args.ranks.rank == 0:
         print(summary.format_table(args.pies, args.learner))
         if failed := [code for code in ends.values() if code]:
             raise SystemExit(failed[0])

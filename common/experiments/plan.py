@@ -35,7 +35,7 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[
         to_make = [i for i in ids if args.overwrite or i not in there.get(cell, ())]
         print(f"{cell}: {len(ids) - len(to_make)} networks finished, {len(to_make)} to make, of "
               f"ids {ids[0]} to {ids[-1]}; {size.n_train} training images")  # fmt: skip
-        of_image = of_image or costs.of_training(args, config, size, device)  # equal in all cells
+        of_image = of_image or costs.of_training(config, size, device)  # equal in all cells
         of_network = Cost(n_bytes=costs.stored_bytes(config, size.n_classes))
         for schedule in methods.schedules(config):
             print("\n".join(describe(schedule, size.n_train)))

@@ -31,13 +31,7 @@ def read_parts(files: dict[str, Path], where: NetworkFiles) -> dict[Path, dict[s
     hold exactly one Wide ResNet.
     """
     path = next(iter(files.values()))
-    if "head" in files:
-        encoder = _plain_names(path, _part(path, "model"))
-        state = {name: tensor for name, tensor in encoder.items() if not name.startswith("head.")}
-        projection = {name: tensor for name, tensor in encoder.items() if name.startswith("head.")}
-        state |= _plain_names(files["head"], _part(files["head"], "head"))
-    else:
-        state, projection = _plain_names(path, _load(path)), {}
+    state, projection = _read_states(files)
     try:
         found = architecture(state)
     except ValueError as error:
@@ -75,6 +69,17 @@ def read_parts(files: dict[str, Path], where: NetworkFiles) -> dict[Path, dict[s
         },
     }
     return {path: contents}
+
+
+def _read_states(files: dict[str, Path]) -> tuple[State, State]:
+    """The weights of encoder and classifier, and those of the projection head if there is one."""
+    path = next(iter(files.values()))
+    if "head" not in files:
+        return _plain_names(path, _load(path)), {}
+    encoder = _plain_names(path, _part(path, "model"))
+    projection = {name: tensor for name, tensor in encoder.items() if name.startswith("head.")}
+    state = {name: tensor for name, tensor in encoder.items() if name not in projection}
+    return state | _plain_names(files["head"], _part(files["head"], "head")), projection
 
 
 def _load(path: Path) -> dict[str, Any]:

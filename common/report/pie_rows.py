@@ -164,54 +164,78 @@ def of_pies(
     cell: Cell, found: Arrays, dense: Population, pruned: Population, classes: Sequence[str]
 ) -> list[Row]:
     """Counts, directions and ties of the PIEs; accuracy and scores on PIEs and on other images."""
-    label, is_pie = found["label"], found["is_pie"]
+    label, is_pie, q = found["label"], found["is_pie"], pruned.scores["q"]
     n_models, n_examples = len(pruned.ids), len(label)
-
-    def count(metric: str, value: float, group: str = "all") -> Row:
-        members = n_examples if group == "all" else int((label == classes.index(group)).sum())
-        return row(cell, metric, value, n_models, members, group)
-
-    rows = [count("n_pies", (is_pie & (label == c)).sum(), name) for c, name in enumerate(classes)]
-    ways = pie.directions(found["modal_dense"], found["modal_pruned"], label)
-    rows += [count(f"n_pies_{way}", n) for way, n in ways._asdict().items()]
-    tied = pie.is_tied(found["votes_dense"]) | pie.is_tied(found["votes_pruned"])
-    rows.append(count("n_tied", tied.sum()))
-    other_rule = pie.find_pies(dense.labels, pruned.labels, len(classes), ties="highest")
-    rows.append(count("n_pies_highest_tie", other_rule.sum()))
-    rows += of_detection(cell, "pie", pruned.scores["q"], is_pie)
+    rows = _of_votes(cell, found, dense, pruned, classes)
+    rows += of_detection(cell, "pie", q, is_pie)
     rows += of_detection(cell, "pie_dense", dense.scores["q"], is_pie)
-    rows.append(count("vote_distance", found["vote_distance"].mean()))
+    means = {"vote_distance": found["vote_distance"].mean()}
     if "pie_probability" in found:
         expected = pie_probability.expected_pies(found["pie_probability"])
-        rows.append(count("n_pies_expected", expected.n))
-        rows.append(count("n_pies_certain", expected.certain.sum()))
+        means |= {"n_pies_expected": expected.n, "n_pies_certain": expected.certain.sum()}
+    rows += [row(cell, metric, value, n_models, n_examples) for metric, value in means.items()]
     if 0 < is_pie.sum() < n_examples:
-        q = pruned.scores["q"]
-        means = [nan_mean(q[:, members], axis=1) for members in (is_pie, ~is_pie)]
-        rows += _paired(cell, "q_score_pie_minus_rest", *means, n_examples)
-    networks = (dense, pruned)
-    lost = {  # dense minus pruned, network by network
+        of_groups = [nan_mean(q[:, members], axis=1) for members in (is_pie, ~is_pie)]
+        rows += _paired(cell, "q_score_pie_minus_rest", *of_groups, n_examples)
+    rows += _of_losses(cell, label, dense, pruned)
+    for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
+        if members.any():
+            rows += _of_group(cell, label, group, members, {"": pruned, "_dense": dense})
+    return rows
+
+
+def _of_votes(
+    cell: Cell, found: Arrays, dense: Population, pruned: Population, classes: Sequence[str]
+) -> list[Row]:
+    """Counts of PIEs by class and by direction, of ties, and of PIEs by the other rule for ties."""
+    label, is_pie, n_models = found["label"], found["is_pie"], len(pruned.ids)
+    rows = []
+    for c, name in enumerate(classes):
+        n_pies, n_images = (is_pie & (label == c)).sum(), int((label == c).sum())
+        rows.append(row(cell, "n_pies", n_pies, n_models, n_images, name))
+    ways = pie.directions(found["modal_dense"], found["modal_pruned"], label)
+    tied = pie.is_tied(found["votes_dense"]) | pie.is_tied(found["votes_pruned"])
+    other_rule = pie.find_pies(dense.labels, pruned.labels, len(classes), ties="highest")
+    counts = {f"n_pies_{way}": n for way, n in ways._asdict().items()}
+    counts |= {"n_tied": tied.sum(), "n_pies_highest_tie": other_rule.sum()}
+    return rows + [row(cell, metric, n, n_models, len(label)) for metric, n in counts.items()]
+
+
+def _of_losses(cell: Cell, label: np.ndarray, dense: Population, pruned: Population) -> list[Row]:
+    """What pruning takes from accuracy, Q-Score and silhouette, network by network, and the share
+    of the silhouette that it leaves."""
+    networks, rows = (dense, pruned), []
+    lost = {
         "top1_lost": [(p.labels == label).mean(axis=1) for p in networks],
         "q_score_lost": [nan_mean(p.scores["q"], axis=1) for p in networks],
         "embedding_silhouette_lost": [p.numbers["silhouette"] for p in networks],
     }
-    for metric, (of_dense, of_pruned) in lost.items():
-        rows += _paired(cell, metric, of_dense, of_pruned, n_examples)
+    for metric, values in lost.items():
+        rows += _paired(cell, metric, *values, len(label))
     for name in ("silhouette", "silhouette_cosine"):
         kept = statistics.ratio(pruned.numbers[name], dense.numbers[name])
         if kept is not None:
-            metric = f"{NUMBERS[name]}_retained"
-            rows.append(row(cell, metric, kept.value, n_models, n_examples, interval=kept[1:]))
-    for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
-        if not members.any():
-            continue
-        for networks, suffix in ((pruned, ""), (dense, "_dense")):
-            correct = (networks.labels == label)[:, members].mean(axis=1)
-            n_members = int(members.sum())
-            rows += mean_rows(cell, f"top1{suffix}", correct, n_members, group, is_share=True)
-            for score in SCORES:
-                values = networks.scores[score.field]
-                rows += of_score(cell, f"{score.metric}{suffix}", values, group, members)
+            metric, n_models = f"{NUMBERS[name]}_retained", len(pruned.ids)
+            rows.append(row(cell, metric, kept.value, n_models, len(label), interval=kept[1:]))
+    return rows
+
+
+def _of_group(
+    cell: Cell,
+    label: np.ndarray,
+    group: str,
+    members: np.ndarray,
+    populations: dict[str, Population],
+) -> list[Row]:
+    """Accuracy and scores of populations, by the suffix of their metrics, on a group of images."""
+    rows = []
+    for suffix, networks in populations.items():
+        correct = (networks.labels == label)[:, members].mean(axis=1)
+        n_members = int(members.sum())
+        rows += mean_rows(cell, f"top1{suffix}", correct, n_members, group, is_share=True)
+        for score in SCORES:
+            values = networks.scores[score.field]
+            rows += of_score(cell, f"{score.metric}{suffix}", values, group, members)
     return rows
 
 

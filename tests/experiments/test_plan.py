@@ -155,7 +155,7 @@ def flops_of(learner: str, *flags: str) -> dict[str, float]:
     parser = options.training("", learner)
     args = parser.parse_args(["--dataset", "cifar10", *flags])
     config = training.recipe(args, dense_cell(learner)) | {"dataset": "cifar10"}
-    found = costs.of_training(args, config, Size(50_000, 10_000, 10), torch.device("cpu"))
+    found = costs.of_training(config, Size(50_000, 10_000, 10), torch.device("cpu"))
     return {stage: cost.flops for stage, cost in found.items()}
 
 
