@@ -131,7 +131,7 @@ demo() {
 }
 
 check() { # check [--all] ARGUMENTS-OF-PYTEST…
-    local bin which=(-m "not slow" -n 2)
+    local bin which=(-m "not slow")
     if [ "${1:-}" = --all ]; then
         shift
         which=(--cov --cov-report=term --cov-fail-under=95)
@@ -140,7 +140,7 @@ check() { # check [--all] ARGUMENTS-OF-PYTEST…
     "$bin/ruff" check .
     "$bin/ruff" format --check .
     "$bin/lint-imports"
-    "$python" -m pytest "${which[@]}" "$@"
+    "$python" -m pytest -n 2 "${which[@]}" "$@" # -n 0 behind it: in one process
 }
 
 case "${1:-}" in

@@ -20,6 +20,10 @@ import pytest
 from filelock import FileLock
 from running import PREFIXES, Result, Study, run_chain
 
+from common import files
+from common.files import Arrays
+from common.report import publish, style
+
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
@@ -41,6 +45,17 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
             results.write_text(json.dumps(ended))
         ended = json.loads(results.read_text())
     return Study(folder, {tuple(command): Result(**result) for command, result in ended})
+
+
+@pytest.fixture
+def numbers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no pictures: they take seconds, and the arrays and summary.csv tell as much."""
+
+    def keep(path: Path, draw: object, contents: Arrays) -> None:
+        files.save_arrays(path.with_suffix(".npz"), contents)
+
+    monkeypatch.setattr(style, "keep", keep)
+    monkeypatch.setattr(publish, "run", lambda pies: None)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 from running import ROOT, detect, finetune, train
 
 DOCS = ROOT / "docs" / "extending.md"
-LEARNER = "supervised"
+LEARNER, ONE = "supervised", ("--models_number", "1")
 
 
 def recipe(title: str) -> tuple[str, int]:
@@ -51,10 +51,10 @@ def run(project: Path, script: str, *flags: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("extended", ["Add a pruning criterion"], indirect=True)
 def test_a_criterion(extended: Path) -> None:
-    relative = ("--criterion", "relative", "--pruning_percentages", "0.9")
-    for command in (train(LEARNER), train(LEARNER, *relative), finetune(LEARNER, *relative)):
+    relative = (*ONE, "--criterion", "relative", "--pruning_percentages", "0.9")
+    for command in (train(LEARNER, *ONE), train(LEARNER, *relative), finetune(LEARNER, *relative)):
         run(extended, *command)
-    table = run(extended, *detect(LEARNER))
+    table = run(extended, *detect(LEARNER, *ONE))
     assert "relative_GMP" in table and "relative_global" in table
     models = extended / "models" / "digits"
     stored = torch.load(models / "supervised_relative_global_s0.90_id00.pt", weights_only=True)
@@ -84,7 +84,8 @@ def test_a_data_set(extended: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("extended", ["Add a metric by image"], indirect=True)
 def test_a_metric_by_image(extended: Path) -> None:
-    for command in (train(LEARNER), finetune(LEARNER), detect(LEARNER, "--plot_q_score")):
+    pruned = finetune(LEARNER, "--pruning_percentages", "0.9")
+    for command in (train(LEARNER), pruned, detect(LEARNER, "--plot_q_score")):
         run(extended, *command)
     pies = extended / "pies" / "digits"
     of_cell = pies / "supervised"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import ROOT, Result, run_process
+from running import ROOT, Result, run
 
 ARCHIVE = ROOT / "tests" / "golden" / "6a706e6.tar.xz"
 STUDY = (
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run_all(folder: Path, commands: list[tuple[str, ...]]) -> list[Result]:
     """Run commands in order; all must succeed."""
-    results = [run_process(folder, *command) for command in commands]
+    results = [run(folder, *command) for command in commands]
     assert [result.stderr for result in results if result.code] == []
     return results
 
@@ -77,17 +77,6 @@ def assert_same(found: Rows, expected: Rows, tolerance: float) -> None:
 
 
 @pytest.mark.slow
-def test_its_networks_are_finished_and_stay_as_they_are(folder: Path) -> None:
-    files = list((folder / "models").rglob("*.pt"))  # the half done training's state, too
-    before = [hashlib.sha256(path.read_bytes()).digest() for path in files]
-    for result in run_all(folder, MAKE):
-        assert ": 1 networks finished, 0 to make" in result.stdout
-        assert ", 1 to make" not in result.stdout
-    assert len(files) == 10
-    assert [hashlib.sha256(path.read_bytes()).digest() for path in files] == before
-
-
-@pytest.mark.slow
 def test_its_caches_are_analysed_to_the_same_numbers(folder: Path) -> None:
     """Its predictions lack the softmax margin, so they are made again."""
     caches = list((folder / "pies").glob("digits/*/predictions/*_probes.npz"))
@@ -102,15 +91,23 @@ def test_its_caches_are_analysed_to_the_same_numbers(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_networks_are_analysed_to_the_same_numbers(folder: Path) -> None:
+@pytest.mark.usefixtures("numbers_only")
+def test_its_networks_stay_as_they_are_and_are_analysed_to_the_same_numbers(folder: Path) -> None:
     expected = summary(folder)
     shutil.rmtree(folder / "pies")
-    run_all(folder, MAKE + ANALYSE)  # making writes some metrics, too
+    files = list((folder / "models").rglob("*.pt"))  # the half done training's state, too
+    before = [hashlib.sha256(path.read_bytes()).digest() for path in files]
+    for result in run_all(folder, MAKE):  # writes some metrics, too
+        assert ": 1 networks finished, 0 to make" in result.stdout
+        assert ", 1 to make" not in result.stdout
+    assert len(files) == 10
+    assert [hashlib.sha256(path.read_bytes()).digest() for path in files] == before
+    run_all(folder, ANALYSE)
     assert_same(summary(folder), expected, 1e-4)
 
 
 def test_its_half_done_training_is_continued(folder: Path) -> None:
-    assert run_process(folder, *CONTINUE).code == 0
+    run_all(folder, [CONTINUE])
     log = folder / "logs" / "digits" / "supervised_GMP_s0.97_id07.jsonl"
     begin, *records = [json.loads(line) for line in log.read_text().splitlines()]
     assert begin["continued"] is True
