@@ -60,7 +60,8 @@ def referenced_effect(
     12 %, whose interval lay above 0 in 9 of 10 studies.
 
     Sums are averaged over splits before ratios are taken. Intervals: fresh images and fresh
-    networks, by linearised ratios and reliability.two_way.
+    networks, by linearised ratios and reliability.two_way; its degrees of freedom are those of the
+    networks with scores, which vary most of the sums.
     None for K < 6, for fewer than 4 networks with scores, or without PIEs or flips.
     """
     scored = np.isfinite(scores).any(axis=1) & np.isfinite(dense_scores).any(axis=1)
@@ -82,8 +83,9 @@ def referenced_effect(
     if not (total[:, 1, 0].sum(axis=1) > 0).all():
         return None
     values, parts_of = zip(*(_ratio(*sums) for sums in total), strict=True)
-    effect, reference, within = map(_estimate, values, parts_of)
-    excess = _estimate(values[0] - values[1], parts_of[0] - parts_of[1])
+    n = int(scored.sum())
+    effect, reference, within = (_estimate(*one, n) for one in zip(values, parts_of, strict=True))
+    excess = _estimate(values[0] - values[1], parts_of[0] - parts_of[1], n)
     return Referenced(effect, reference, excess, within)
 
 
@@ -191,6 +193,6 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> tuple[float, np.ndarray]:
     return value, top
 
 
-def _estimate(value: float, parts: np.ndarray) -> Estimate:
-    error, quantile = two_way(parts)
+def _estimate(value: float, parts: np.ndarray, n_models: int) -> Estimate:
+    error, quantile = two_way(parts, n_models=n_models)
     return Estimate(value, value - quantile * error, value + quantile * error)

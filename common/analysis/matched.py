@@ -14,10 +14,11 @@ import numpy as np
 from numpy.random import Generator
 
 from common.analysis.statistics import Estimate
+from common.analysis.subsets import blocks
 
 N_ERRORS = 50  # points of the common range at which curves are compared
 
-Count = Callable[[np.ndarray, np.ndarray], float]
+Count = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Level(NamedTuple):
@@ -38,10 +39,12 @@ def matched_difference(
     """Count of learner b minus that of a at equal error, averaged over the common range of log
     error; a and b hold one level for each sparsity.
 
-    count(dense, pruned) counts images whose modal labels differ, raw or corrected. Images on which
-    all networks of a level agree are left out beforehand: they are PIEs of no two halves. The curve
-    of a learner is monotone in error (isotonic regression over the sparsities); between sparsities
-    log(count + 1) is linear in log error, since counts grow about as a power of error.
+    count(dense, pruned, subsets) counts, [R], the images whose modal labels differ, raw or
+    corrected, of R populations: the networks that each row of subsets, bool [R,K], chooses. Counts
+    add up over images, which come in blocks. Images on which all networks of a level agree are left
+    out beforehand: they are PIEs of no two halves. The curve of a learner is monotone in error
+    (isotonic regression over the sparsities); between sparsities log(count + 1) is linear in log
+    error, since counts grow about as a power of error.
 
     Interval: a delete-half jackknife over the ids of each learner takes the same half at all
     sparsities, for errors and counts alike. Counts of halves are larger, so their spread is taken
@@ -94,10 +97,11 @@ def _resample(
         raise ValueError(f"levels of one learner have {sorted(sizes)} networks")
     k = sizes.pop()
     levels = [_disputed(level) for level in levels]
-    centre = _points(levels, np.arange(k), count)
-    halves = np.array(
-        [_points(levels, rng.permutation(k)[: k // 2], count) for _ in range(n_resamples)]
-    )
+    # Several times, since a corrected count varies with the random splits behind it.
+    everyone = np.ones((n_resamples // 5, k), dtype=bool)
+    centre = _root(_points(levels, everyone, count).mean(axis=0))
+    of_half = rng.random((n_resamples, k)).argsort(axis=1) < k // 2
+    halves = _root(_points(levels, of_half, count))
     # The factor (K-d)/d of the delete-d jackknife: 1 for even K, a little less for odd K.
     moved = (halves - halves.mean(axis=0)) * (k // 2 / (k - k // 2)) ** 0.5 + centre
     return _curve(centre), [_curve(points) for points in moved]
@@ -109,12 +113,25 @@ def _disputed(level: Level) -> Level:
     return Level(level.errors, level.dense[:, keep], level.pruned[:, keep])
 
 
-def _points(levels: Sequence[Level], rows: np.ndarray, count: Count) -> np.ndarray:
-    """Log error and square root of the count, [2,S], of some of the networks. An error of 0 is
-    taken as 1 in a million, and a corrected count below 0 as 0."""
-    errors = [max(1e-6, float(level.errors[rows].mean())) for level in levels]
-    counts = [max(0.0, float(count(level.dense[rows], level.pruned[rows]))) for level in levels]
-    return np.array([np.log(errors), np.sqrt(counts)])
+def _points(levels: Sequence[Level], subsets: np.ndarray, count: Count) -> np.ndarray:
+    """Log error and count, [R,2,S], of subsets bool [R,K] of the networks. An error of 0 is taken
+    as 1 in a million."""
+    share = subsets / subsets.sum(axis=1, keepdims=True)
+    errors = [np.maximum(1e-6, share @ level.errors) for level in levels]
+    counts = [
+        sum(
+            count(level.dense[:, block], level.pruned[:, block], subsets)
+            for block in blocks(level.dense.shape[1])
+        )
+        for level in levels
+    ]
+    return np.stack([np.log(errors).T, np.array(counts).T], axis=1)
+
+
+def _root(points: np.ndarray) -> np.ndarray:
+    """The square root of each count, [...,2,S]; a corrected count below 0 is taken as 0."""
+    log_errors, counts = np.moveaxis(points, -2, 0)
+    return np.stack([log_errors, np.sqrt(np.maximum(0.0, counts))], axis=-2)
 
 
 def _curve(points: np.ndarray) -> Curve:

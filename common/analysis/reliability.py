@@ -143,16 +143,19 @@ class Spread(NamedTuple):
     quantile: float
 
 
-def two_way(parts: np.ndarray, n_alike: np.ndarray | float = 1.0) -> Spread:
+def two_way(
+    parts: np.ndarray, n_alike: np.ndarray | float = 1.0, n_models: int | None = None
+) -> Spread:
     """How the sum of parts[0] varies with fresh images and fresh networks.
 
     parts [1+K,M]: what each image adds to the sum, with all ids, then without each of the K ids;
-    n_alike [M]: the number of images that each column stands for.
+    n_alike [M]: the number of images that each column stands for; n_models: how many of the K
+    networks the sum varies with, if not with all.
     Two-way clustering (Cameron, Gelbach & Miller, Journal of Business & Economic Statistics 29,
     2011): the variance over images, plus the delete-one jackknife's variance over ids, minus the
     part that both contain, a network's effect on a single image. The last two terms together are a
     sum of products of different images, which also rids the jackknife of the noise from modal
-    labels that jump. Degrees of freedom by Satterthwaite, with K-1 for the part of the networks.
+    labels that jump. Degrees of freedom by Satterthwaite, with n_models-1 for the networks' part.
     """
     from scipy.stats import t
 
@@ -164,5 +167,5 @@ def two_way(parts: np.ndarray, n_alike: np.ndarray | float = 1.0) -> Spread:
     squares = sums[:, 0] ** 2 - sums[:, 1]
     of_networks = max(0.0, float((k - 1) / k * squares.sum()))
     variance = of_images + of_networks
-    df = (k - 1) * (variance / of_networks) ** 2 if of_networks > 0 else np.inf
+    df = ((n_models or k) - 1) * (variance / of_networks) ** 2 if of_networks > 0 else np.inf
     return Spread(variance**0.5, float(t.ppf(0.975, df)))

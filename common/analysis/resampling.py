@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from common.analysis.subsets import blocks, modal, modes_differ
+from common.analysis.subsets import blocks, modal, modal_labels, modes_differ
 
 POPULATIONS_AT_ONCE = 64  # 64 x 10,000 images x 10 classes x 4 bytes = 26 MB a product
 
@@ -48,9 +48,8 @@ def corrected_pies(
 
     Interval: jackknife over networks, Student's t with K-1 degrees of freedom. Network i is deleted
     from the half that contains it, so the same splits serve all i. The interval is conservative, as
-    a jackknife is where networks act jointly (Efron & Stein 1981): in simulation it covers the
-    expected value for this K in 94-99 % of studies at K = 4 to 6 and in 98-100 % at K = 10 and 30,
-    and is 1.3 to 1.9 times as wide as needed (tests/benchmarks/coverage.py).
+    a jackknife is where networks act jointly (Efron & Stein 1981): docs/statistics.md says how
+    often it covers the expected value for this K.
     n_splits must be at least 2; 200 leave a standard error of 1 part in 20 of half the interval.
     Raises ValueError for populations of different size.
     """
@@ -73,6 +72,30 @@ def corrected_pies(
         variance = max(variance, 0.0) + values.var(ddof=1) / n_splits
     half_width = float(t.ppf(0.975, k - 1) * variance**0.5)
     return Corrected(value, value - half_width, value + half_width, half)
+
+
+def corrected_counts(
+    dense: np.ndarray,
+    pruned: np.ndarray,
+    subsets: np.ndarray,
+    n_classes: int,
+    n_splits: int,
+    rng: Generator,
+) -> np.ndarray:
+    """The corrected count [R] of the networks that each row of subsets, bool [R,K], chooses, from
+    n_splits random splits each."""
+    half, total = subsets.sum(axis=1, keepdims=True) // 2, np.zeros(len(subsets))
+    for _ in range(n_splits):
+        rank = np.where(subsets, rng.random(subsets.shape), 2).argsort(axis=1).argsort(axis=1)
+        first, second = rank < half, (rank >= half) & (rank < 2 * half)
+        d, other_d, p, other_p = (
+            modal_labels(labels, part, n_classes)
+            for labels in (dense, pruned)
+            for part in (first, second)
+        )
+        between = (d != other_p).sum(axis=1) + (other_d != p).sum(axis=1)
+        total += (between - (d != other_d).sum(axis=1) - (p != other_p).sum(axis=1)) / 2
+    return total / n_splits
 
 
 class Null(NamedTuple):
@@ -189,9 +212,7 @@ def count_interval(
 ) -> tuple[float, float] | None:
     """A 95 % interval for the expected PIE count of fresh populations of the same size, K >= 10.
 
-    In simulation it covers 93-99 % at K = 10 and 30. Below, coverage depends on the world and on
-    whether K is odd: 93-99 % at K = 4 and 6, 89-97 % at K = 5 (tests/benchmarks/coverage.py).
-    Callers should warn for K < 10.
+    Callers should warn for K < 10: docs/statistics.md says how often the interval covers.
 
     Delete-half jackknife on the square-root scale: the standard deviation of sqrt(count) over
     random halves of the networks, drawn without replacement (the same rows of both populations if

@@ -2,7 +2,8 @@
 
 The file has one line for each number (see `evidence`), grouped by claim. Columns:
 - `name`, `text`: the claim; `statistic`, `value`, `ci_low`, `ci_high`, `n_models`: the number, its
-  95 % interval, and how many networks it is from. If the number is missing, `note` says why.
+  95 % interval, and how many networks it is from. `note`: what else to know of the number, or why
+  it is missing.
 - `decides`: `yes` for numbers that decide the verdict: they are above 0 if the claim is true. Empty
   for numbers that only accompany them.
 - `verdict`, `p_holm`: of the claim, so equal on all lines of one claim. `supported` and

@@ -17,15 +17,17 @@ from typing import NamedTuple
 import numpy as np
 
 from common import paths, recipes
-from common.analysis import matched, pie, reliability, statistics
+from common.analysis import matched, reliability, resampling, statistics
 from common.analysis.predictions import Population
 from common.analysis.statistics import Estimate
+from common.analysis.subsets import modes_differ
 from common.report import rows, stored_pies
 from common.report.rows import Row
 from common.study import EARLY, LATER, LEARNERS, ONE_SHOT, SCHEDULES, Cell, format_sparsity
 
 SEED = 0  # for the random halves of K1 and K3, which are the same in every run
 N_SPLITS = 60  # splits of the ids, in K3
+N_SPLITS_MATCHED = 5  # splits of each of 200 random halves of the ids, in K1
 NO_CELLS = "no such cells were analysed"
 AGAIN = "run PIE detection again: its predictions are missing, or of another analysis"
 
@@ -80,19 +82,27 @@ def _read(pies: Path) -> Stored:
 
 def _more_lost(stored: Stored) -> Iterator[Evidence]:
     """K1. Errors alone make PIEs, and at equal sparsity the learner that suffers more from pruning
-    has more of both. So counts at equal error decide; counts at equal sparsity accompany them."""
+    has more of both; so counts at equal error decide. Among these the corrected count decides: if
+    two learners forget alike but the votes of one are less stable, its raw count is larger."""
     supervised, supcon = LEARNERS
     for schedule in SCHEDULES:
-        yield _at_equal_error(stored, schedule)
+        yield from _at_equal_error(stored, schedule)
         pair = _highest(stored, (supcon, schedule), (supervised, schedule))
-        for metric, what in (("n_pies", "PIEs"), ("n_pies_corrected", "corrected PIEs")):
+        for metric, what in (("n_pies_corrected", "corrected PIEs"), ("n_pies", "PIEs")):
             text = f"{what} at equal sparsity, SupCon minus supervised, {schedule}"
             difference = _difference(stored, "K1", text, metric, pair, decides=False)
             if difference.found:
                 yield difference
 
 
-def _at_equal_error(stored: Stored, schedule: str) -> Evidence:
+def _at_equal_error(stored: Stored, schedule: str) -> Iterator[Evidence]:
+    def corrected(*labels_and_subsets: np.ndarray) -> np.ndarray:
+        options = (stored.n_classes, N_SPLITS_MATCHED, np.random.default_rng(SEED))
+        return resampling.corrected_counts(*labels_and_subsets, *options)
+
+    def raw(dense: np.ndarray, pruned: np.ndarray, subsets: np.ndarray) -> np.ndarray:
+        return modes_differ(dense, subsets, pruned, subsets, stored.n_classes).sum(axis=1)
+
     cells = [
         [cell for cell in stored.compared if cell[:2] == (learner, schedule)]
         for learner in LEARNERS
@@ -106,11 +116,6 @@ def _at_equal_error(stored: Stored, schedule: str) -> Evidence:
         for of_learner in networks
     ]
     n_models = min((len(level.errors) for of in levels for level in of), default=0)
-    found = matched.matched_difference(
-        *levels,
-        lambda dense, pruned: pie.find_pies(dense, pruned, stored.n_classes).sum(),
-        np.random.default_rng(SEED),
-    )
     note = "the learners have no error in common"
     if not all(cells):
         note = NO_CELLS
@@ -120,8 +125,11 @@ def _at_equal_error(stored: Stored, schedule: str) -> Evidence:
         note = "needs 4 networks of the same ids"
     elif min(map(len, levels)) < 2:
         note = "needs two sparsities of each learner"
-    text = f"PIEs at equal error, SupCon minus supervised, {schedule}"
-    return Evidence("K1", text, found, n_models, True, "" if found else note)
+    for what, count, decides in (("corrected PIEs", corrected, True), ("PIEs", raw, False)):
+        found = matched.matched_difference(*levels, count, np.random.default_rng(SEED))
+        text = f"{what} at equal error, SupCon minus supervised, {schedule}"
+        if found or decides:
+            yield Evidence("K1", text, found, n_models, decides, "" if found else note)
 
 
 def _early(stored: Stored) -> Iterator[Evidence]:
@@ -149,25 +157,25 @@ def _early(stored: Stored) -> Iterator[Evidence]:
 
 
 def _windows(pies: Path, later: Cell, early: Cell) -> tuple[bool, str]:
-    """Whether the prunings start at different steps, and a note on how starts and ends differ. If
-    both the starts and the ends differ, the data cannot tell which of the two matters."""
+    """Whether the prunings start at different times, and a note that says what is compared. If the
+    ends differ too, as in the paper, the verdict is about the two windows, not about the start."""
     path = paths.recipes(pies, later.learner)
     recipe = json.loads(path.read_text()) if path.exists() else {}
-    windows = []
+    windows, shown = [], []
     for cell in (later, early):
-        steps = [recipe.get(str(cell), {}).get(name) for name in ("begin_step", "end_step")]
-        fractions = recipes.WINDOWS[cell.pruning_method][:2]
-        windows.append(
-            [f"{100 * share:.4g} % of training" for share in fractions]
-            if None in steps
-            else [f"step {step}" for step in steps]
-        )
+        window = [recipe.get(str(cell), {}).get(name) for name in ("begin_step", "end_step")]
+        unit = "steps"
+        if None in window:
+            unit = "% of training"
+            window = [100 * share for share in recipes.WINDOWS[cell.pruning_method][:2]]
+        windows.append([(time, unit) for time in window])
+        shown.append(f"{window[0]:.6g} to {window[1]:.6g} {unit}")
     (start, end), (early_start, early_end) = windows
+    note = f"pruned from {shown[0]}, early from {shown[1]}"
     if start == early_start:
-        return False, f"ends at {end}, early at {early_end}; both start alike"
-    note = f"starts at {start}, early at {early_start}"
+        return False, f"{note}: only the ends differ" if end != early_end else note
     if end != early_end:
-        note += f"; but later also ends otherwise, at {end}, early at {early_end}"
+        note += ": starts and ends differ, so the verdict is about these windows, not the start"
     return True, note
 
 
@@ -227,7 +235,8 @@ def _special(stored: Stored) -> Iterator[Evidence]:
     neither; this difference decides."""
     for learner, schedule in itertools.product(LEARNERS, SCHEDULES):
         (cell,) = _highest(stored, (learner, schedule)) or (None,)
-        layers = sum((cell, f"probe_accuracy_layer_{i}") in stored.rows for i in range(1, 1000))
+        probes = (metric for of, metric in stored.rows if of == cell)
+        layers = sum(metric.startswith("probe_accuracy_layer_") for metric in probes)
         for metric, what in (
             ("q_score", "Q-Score times -1"),
             ("prediction_depth", f"prediction depth{f', at most {layers}' if layers else ''}"),
@@ -240,10 +249,18 @@ def _special(stored: Stored) -> Iterator[Evidence]:
                 found, n_models = _number(stored, cell, f"{metric}_held_out_{name}")
                 if found and metric == "q_score":
                     found = Estimate(-found.value, -found.high, -found.low)
-                note = "needs 6 networks, and 4 with this score" if cell else NO_CELLS
+                note = _why_not_held_out(stored, cell, metric) if cell else NO_CELLS
                 text = f"{what}: PIEs minus {others}, {cell or f'{learner} {schedule}'}"
                 if found or decides:
                     yield Evidence("K4", text, found, n_models, decides, "" if found else note)
+
+
+def _why_not_held_out(stored: Stored, cell: Cell, metric: str) -> str:
+    """Why a held-out number of this cell is missing."""
+    n_models, n_scored = (_number(stored, cell, name)[1] for name in ("top1", metric))
+    if n_models >= 6 and n_scored >= 4:
+        return "no PIEs, or no image that flips, in parts of the networks"
+    return f"needs 6 networks, 4 of them with this score; there are {n_models} and {n_scored}"
 
 
 def _clusters(stored: Stored) -> Iterator[Evidence]:

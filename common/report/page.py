@@ -18,8 +18,9 @@ from markupsafe import Markup
 from common import files, paths
 from common.report import captions, gallery, rows, settings, stored_pies
 from common.report.by_image import GALLERY
+from common.report.evidence import NO_CELLS
 from common.report.rows import Row
-from common.report.summary import SURE_FROM, folder_argument
+from common.report.summary import FEW_NETWORKS, SURE_FROM, folder_argument
 from common.study import LEARNERS, SCHEDULES, Cell, format_sparsity
 
 HERE = Path(__file__).parent
@@ -32,7 +33,6 @@ TESTS = {
     "K4": "*_prediction_depth.py would",
     "K5": "*_pruning_finetune.py of both learners, then PIE detection, would",
 }
-NO_CELLS = "no such cells were analysed"  # a note in claims.csv that adds nothing to TESTS
 
 
 def write(pies: Path) -> Path:
@@ -51,7 +51,7 @@ def write(pies: Path) -> Path:
         untested=_reasons(claim for claim in claims if claim["verdict"] == NOT_TESTED),
         table=table,
         has_other_size=any(" = " in value for line in table for value in line),
-        is_small_k=any(int(a["n_models"]) < SURE_FROM for a in cells.values()),
+        few_networks=FEW_NETWORKS * any(int(a["n_models"]) < SURE_FROM for a in cells.values()),
         groups=groups,
         kinds={figure.kind: figure.title for group in groups for figure in group.figures},
         n_pies={source["key"]: source["n_pies"] for source in sources},

@@ -258,7 +258,8 @@ def of_held_out(
     )
     if found is None:
         return []
-    n_models = int(np.isfinite(scores["pruned"]).any(axis=1).sum())
+    scored = [np.isfinite(values).any(axis=1) for values in scores.values()]
+    n_models = int(np.logical_and(*scored).sum())
     names = ("pies", "flips", "pies_minus_flips", "pies_within_bins")
     return [
         row(cell, f"{metric}_held_out_{name}", value, n_models, dense.labels.shape[1],

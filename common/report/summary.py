@@ -16,7 +16,8 @@ from common.study import Cell
 PRUNED_COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired")
 PRUNED_COUNTS += ("n_pies_null",)
 DENSE_COUNTS = ("", "", "n_pies_dense_null", "", "")
-SURE_FROM = 10  # with at least so many networks, the interval of a count covers 93 to 96 %
+SURE_FROM = 10  # networks; docs/statistics.md holds the measured coverages of intervals
+FEW_NETWORKS = f"With fewer than {SURE_FROM} networks, 95 % intervals of counts cover 89 to 99 %."
 
 
 def format_table(pies: Path, learner: str) -> str:
@@ -25,7 +26,7 @@ def format_table(pies: Path, learner: str) -> str:
     text = _align(table(pies, learner))
     counts = [row for row in rows.read(pies) if row[0] == learner and row[3:5] == ("n_pies", "all")]
     if any(row.n_models < SURE_FROM for row in counts):
-        text += f"\nWith fewer than {SURE_FROM} networks, intervals of counts cover 85 to 95 %."
+        text += f"\n{FEW_NETWORKS}"
     return text
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from common.analysis import held_out
 from common.analysis.held_out import Referenced, referenced_effect
+from common.analysis.reliability import two_way
 from tests.analysis.pie_worlds import World, logits
 
 C = 5
@@ -70,10 +71,12 @@ def test_intervals_cover() -> None:
     assert (covered[:3] <= 0.99).all(), covered
 
 
-def test_only_some_networks_have_scores() -> None:
+def test_only_some_networks_have_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     found = study("unstable", 12, 1, n_scored=5)
     assert np.isfinite(found).all()
     assert found.effect.low > 0
+    monkeypatch.setattr(held_out, "two_way", lambda parts, n_models: two_way(parts))
+    assert np.diff(study("unstable", 12, 1, n_scored=5).effect[1:]) < np.diff(found.effect[1:])
 
 
 def test_too_few_networks_or_nothing_to_compare_is_none() -> None:

@@ -69,6 +69,17 @@ def test_random_splits_are_a_sample_of_all() -> None:
     assert width == pytest.approx(exact.ci_high - exact.ci_low, rel=0.15)
 
 
+def test_corrected_counts_of_subsets_are_those_of_their_networks() -> None:
+    """Two networks have one split; the three of four, random ones, are all met in 300."""
+    dense, pruned = two_populations(2, 7, shift=0.3)
+    rows = [0, 3], [1, 2, 4, 6]
+    subsets = np.array([np.isin(np.arange(7), of) for of in rows])
+    rng = np.random.default_rng(0)
+    two, four = resampling.corrected_counts(dense, pruned, subsets, 4, 300, rng)
+    assert two == pytest.approx(naive_corrected(dense[rows[0]], pruned[rows[0]]))
+    assert four == pytest.approx(naive_corrected(dense[rows[1]], pruned[rows[1]]), abs=0.5)
+
+
 @pytest.mark.parametrize("k", range(2, 10))
 def test_images_that_all_networks_change_are_all_counted(k: int) -> None:
     unsure, _ = two_populations(12, k)

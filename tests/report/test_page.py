@@ -16,6 +16,7 @@ import pytest
 from common import files, paths, study
 from common.report import captions, gallery, page, pie_plots, plots, publish, rows, settings, style
 from common.report.by_image import GALLERY
+from common.report.summary import FEW_NETWORKS
 from common.study import Cell
 
 CELLS = (Cell("supervised", "GMP", 0.9), Cell("SupCon", "GMP", 0.9), Cell("SupCon", "global", 0.5))
@@ -206,7 +207,7 @@ def test_counts_of_few_networks_say_what_their_intervals_cover(tmp_path: Path) -
     for n_models in (10, 9):
         files.save_arrays(path, stored(tmp_path, CELLS[1]) | {"n_models": np.array(n_models)})
         text = page.write(tmp_path).read_text()
-        assert ("interval covers 85 to 95 %" in text) == (n_models < 10)
+        assert (FEW_NETWORKS in text) == (n_models < 10)
 
 
 def test_a_page_of_any_size_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
