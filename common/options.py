@@ -57,8 +57,7 @@ NETWORK = (
     Flag("dropout", values.fraction, "probability inside the blocks", metavar="P"),
 )
 RECIPE = (
-    Flag("preset", tuple(recipes.NETWORK), "defaults of the recipe (default: digits for digits, "
-         "else paper)"),
+    Flag("preset", tuple(recipes.NETWORK), "named recipe (default: digits for digits, else paper)"),
     Flag("seed", values.integer(0, 2**31 - 1), "seed of all randomness", 0),
     Flag("precision", ("auto", "fp32", "bf16"), "of training; auto is bf16 on a GPU that has it, "
          "else fp32; analysis is always fp32", "auto"),

@@ -20,7 +20,7 @@ from common.files import Arrays
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, GREY = "#CC79A7", "#56B4E9", "#F0E442", "#7F7F7F"
+PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#7F7F7F"  # its yellow is too pale on white
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#332288", "#882255")
 CLASS_MARKERS = "osD^vPX<>*"
 LARGE = 300_000  # bytes
