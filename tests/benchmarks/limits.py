@@ -2,9 +2,11 @@
 
 python -m tests.benchmarks.limits --models 1000 --images 500
 python -m tests.benchmarks.limits --models 10 --images 1000000 --resamples 100
+python -m tests.benchmarks.limits --models 30 --images 1000000 --largest
 
 Two pruned cells, so that their overlap is computed. Prints, as JSON, the CPU seconds of each part
-and the peak of memory up to its end, and the size of the files.
+and the peak of memory up to its end, and the size of the files. With --largest, only the two parts
+that need most memory run, with few of their splits: time grows with the splits, memory does not.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 import torch
 
 from common import files, options, paths, runtime
-from common.analysis import pie_probability, reliability
+from common.analysis import held_out, pie_probability, reliability
 from common.analysis.predictions import Population
 from common.data.datasets import Dataset, Split
 from common.experiments import pie_detection, population, predictions, training
@@ -131,6 +133,25 @@ def timed(seconds: dict[str, float], name: str, work: Callable[..., Any]) -> Cal
     return run
 
 
+def largest(n_models: int, n_images: int) -> None:
+    """Held-out scores with 2 of 30 splits, and the overlap of two cells with 10 of 60 splits."""
+    rng = np.random.default_rng(0)
+    label = (np.arange(n_images) % 10).astype(np.int16)
+    hard = rng.random(n_images, dtype=np.float32) ** 3 * 4
+    labels = np.empty((2, n_models, n_images), dtype=np.int16)
+    for of_cell, error in zip(labels, (0.02, 0.06), strict=True):
+        for network in of_cell:
+            wrong = rng.random(n_images, dtype=np.float32) < error * hard
+            network[:] = np.where(wrong, (label + 1) % 10, label)
+    seconds: dict[str, float] = defaultdict(float)
+    halves = reliability.split_ids(n_models, 10, rng)
+    lost = timed(seconds, "lost_by_half", reliability.lost_by_half)(*labels, halves, 10)
+    timed(seconds, "overlap", reliability.corrected_overlap)(lost, lost, halves)
+    scores = rng.random((2, n_models, n_images), dtype=np.float32)
+    effect = timed(seconds, "referenced_effect", held_out.referenced_effect)
+    effect(*labels, *scores, 10, rng, n_splits=2)
+
+
 def peak_gb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
@@ -146,9 +167,10 @@ def main() -> None:
     parser.add_argument("--resamples", default="1000")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--statistics", action="store_true", help="these alone, by K and N")
+    parser.add_argument("--largest", action="store_true", help="the parts that need most memory")
     asked = parser.parse_args()
-    if asked.statistics:
-        statistics()
+    if asked.statistics or asked.largest:
+        statistics() if asked.statistics else largest(int(asked.models), asked.images)
         return
     folder = asked.folder or Path(tempfile.mkdtemp())
     args = options.pie_detection("", LEARNER).parse_args(
