@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import signal
 from pathlib import Path
@@ -22,9 +23,11 @@ from common.learning import pruning
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
 from common.recipes import FINETUNING, TRAINING
-from common.report import by_image, pie_rows
+from common.report import by_image, pie_rows, summary
+from common.report import rows as stored_rows
 from common.report.by_image import SCORES
-from common.study import EARLY, LATER, Cell, dense_cell
+from common.report.rows import Row
+from common.study import EARLY, LATER, LEARNERS, Cell, dense_cell, format_sparsity
 from tests.benchmarks import study as study_on_cifar10
 
 PRESETS = ("paper", "fast")
@@ -201,3 +204,44 @@ def test_the_exit_codes() -> None:
     failures = {value for name, value in vars(runtime).items() if re.match("EXIT_[A-RT-Z]", name)}
     signals = [runtime.EXIT_SIGNALS[s] for s in (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM)]
     assert stated == [0, *sorted(failures), *signals]
+
+
+def test_the_results_on_cifar10_are_the_stored_ones(tmp_path: Path) -> None:
+    """Every table of the page, made again from its JSON file."""
+    page = "docs/results-cifar10.md"
+    stored = json.loads((ROOT / page).with_suffix(".json").read_text())
+    numbers = {(row.cell, row.metric, row.group): row for row in map(Row._make, stored["numbers"])}
+    cells = dict.fromkeys(cell for cell, _, _ in numbers)
+    of_cell = {cell: [row for row in numbers.values() if row.cell == cell] for cell in cells}
+    stored_rows.store(tmp_path, "pie_detection", of_cell)
+    by_name = {(c.learner, c.pruning_method, format_sparsity(c.sparsity)): c for c in cells}
+
+    def estimate(cell: Cell, metric: str, group: str) -> str:
+        row = numbers[cell, metric, group]
+        return f"{row.value:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
+
+    expected = []
+    for line in (line for of in LEARNERS for line in summary.table(tmp_path, of)[1:]):
+        top1, (pies, corrected, exchanged) = line[5] or line[4], (line[i] for i in (6, 7, 10))
+        counts = [pies.replace(" of 10000", ""), corrected, exchanged, line[11].split(" ")[0]]
+        expected.append([*line[:3], top1, *(counts if line[1] != "dense" else [])])
+    assert table(page, "## PIEs")[1:] == expected
+    lines = table(page, "## The same recipe twice")[1:]
+    assert lines
+    for learner, method, sparsity, *counts in lines:
+        cell = by_name[learner, method, sparsity]
+        metrics = ("n_pies_dense_null", "n_pies_pruned_null", "n_pies_unpaired", "n_pies")
+        found = [numbers[cell.dense if "dense" in m else cell, m, "all"] for m in metrics]
+        assert counts == [f"{r.value:.0f} [{r.ci_low:.0f}, {r.ci_high:.0f}]" for r in found]
+    lines = table(page, "## Prediction depth and Q-Score")[1:]
+    assert {tuple(line[:3]) for line in lines} == {name for name in by_name if name[2] != "0.00"}
+    for learner, method, sparsity, *scores in lines:
+        cell = by_name[learner, method, sparsity]
+        groups = [(m, g) for m in ("prediction_depth", "q_score") for g in ("pie", "non_pie")]
+        assert scores == [estimate(cell, *of) for of in groups]
+    claims = {
+        line["name"]: line["verdict"] + (f" ({line['p_holm']})" if line["p_holm"] else "")
+        for line in stored["claims"]
+    }
+    stated = {line[0].split(" ")[0]: line[1] for line in table(page, "## The paper's claims")[1:]}
+    assert stated == claims
