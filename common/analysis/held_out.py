@@ -159,12 +159,12 @@ def _bins(score: np.ndarray, n_bins: int) -> np.ndarray:
 def _compare(
     weight: np.ndarray, score: np.ndarray, bins: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each image adds to two sums, each [1+K,N]: to the sum, over chosen images, of the score
-    minus the mean score of the others in the same bin; and to the number of chosen images. weight
-    and score are [1+K,N], bins [N].
+    """The summands, by image, of two sums; both arrays are [1+K,N]. The first sum is that of
+    (score minus the mean score of the images of its bin that are not chosen) over chosen images.
+    The second sum is the number of chosen images. weight and score are [1+K,N], bins [N].
 
-    The contributions of the others sum to 0 but vary: each is the image's deviation from the mean
-    of the others, times the number of chosen images per other image.
+    Images that are not chosen move the mean. Their summands are 0 in total: each is the image's
+    deviation from that mean, times the number of chosen images for each image not chosen.
     """
     known = np.isfinite(score) & (bins >= 0)
     of_bin = (bins[:, None] == np.arange(bins.max() + 1)).astype(np.float64)
@@ -184,8 +184,8 @@ def _compare(
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> tuple[float, np.ndarray]:
     """The ratio of the sums of top[0] and bottom[0] (top and bottom are [1+K,N]), and what each
-    image adds to the ratio, to first order, with all ids and without each. The latter replaces
-    `top`, since images may be many."""
+    image adds to the ratio, to first order, with all ids and without each. The function overwrites
+    `top` with these parts, since a copy for many images would not fit into memory."""
     n = bottom[0].sum()
     value = float(top[0].sum() / n)
     top -= value * bottom
