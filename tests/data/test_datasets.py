@@ -241,6 +241,17 @@ def test_a_folder_is_read_in_order_of_names(folder: Path) -> None:
         assert split.labels.tolist() == labels
 
 
+def test_large_images_are_read_in_the_order_of_their_names(folder: Path) -> None:
+    rng, of_class = np.random.default_rng(0), folder / "train" / "aster"
+    for path in of_class.glob("*.png"):
+        store(path, rng.integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    files = sorted(of_class.glob("*.png"))
+    assert files[0].stat().st_size > datasets.THREADS_FROM_BYTES
+    found = load(folder, image_size=96).train.images[: len(files)].numpy()
+    expected = [np.asarray(Image.open(path)).transpose(2, 0, 1) for path in files]
+    assert np.array_equal(found, np.stack(expected))
+
+
 def test_limits_apply_to_folders(folder: Path) -> None:
     whole, limited = load(folder), load(folder, limit=4, test_limit=3)
     assert limited.train.labels.tolist() == [0, 0, 1, 2]
