@@ -2,9 +2,7 @@
 networks, intervals, and the count by population size.
 
 Arrays in, numbers out: labels [K,N] are what K networks predict for N images. Populations are
-resampled by network. The votes of many resampled populations are computed in one matrix product,
-of 0/1 choices [R,K] and one-hot predictions [K,C·N]. Every function accepts a single network,
-K = 1, and says what it then returns.
+resampled by network. Every function accepts a single network, K = 1, and says what it then returns.
 """
 
 from __future__ import annotations
@@ -17,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from common.analysis.subsets import blocks, modal, modal_labels, modes_differ
-
-POPULATIONS_AT_ONCE = 64  # 64 x 10,000 images x 10 classes x 4 bytes = 26 MB a product
+from common.analysis.pie import find_pies
+from common.analysis.subsets import blocks, modal_and_next, modal_labels, modes_differ
 
 
 class Corrected(NamedTuple):
@@ -27,8 +24,7 @@ class Corrected(NamedTuple):
     size that the count refers to."""
 
     value: float  # nan for K = 1
-    ci_low: float | None  # the 95 % interval; None for K < 4
-    ci_high: float | None
+    interval: tuple[float, float] | None  # 95 %; None for K < 4
     half: int  # networks in each of the four populations that are compared, K // 2
 
 
@@ -55,13 +51,13 @@ def corrected_pies(
     """
     k, half = _pairs(dense, pruned), len(dense) // 2
     if half == 0:
-        return Corrected(math.nan, None, None, 0)
+        return Corrected(math.nan, None, 0)
     complete = _n_splits(k) <= n_splits
     first, second = _all_splits(k) if complete else _random_splits(k, n_splits, rng)
     values, changes = _correct_splits(dense, pruned, first, second, n_classes)
     value = float(values.mean())
     if k < 4:
-        return Corrected(value, None, None, half)
+        return Corrected(value, None, half)
     from scipy.stats import t
 
     # A change that is the same for all networks does not count in the jackknife.
@@ -71,7 +67,7 @@ def corrected_pies(
         variance -= (k - 1) / k * changes.var(axis=0, ddof=1).sum() / n_splits
         variance = max(variance, 0.0) + values.var(ddof=1) / n_splits
     half_width = float(t.ppf(0.975, k - 1) * variance**0.5)
-    return Corrected(value, value - half_width, value + half_width, half)
+    return Corrected(value, (value - half_width, value + half_width), half)
 
 
 def corrected_counts(
@@ -142,64 +138,14 @@ def permutation_null(
         first = np.concatenate([~swapped, swapped], axis=1)
     else:
         first = rng.random((n_permutations, len(both))).argsort(axis=1) < k
-    counts = _count_many(both, first, ~first, n_classes)
-    as_many = int((counts >= _count(dense, pruned, n_classes)).sum())
+    counts = _count_subsets(both, first, both, ~first, n_classes)
+    as_many = int((counts >= find_pies(dense, pruned, n_classes).sum()).sum())
     if complete:  # the observed arrangement is one of them
         p_value, floor = as_many / len(counts), 1 / len(counts)
     else:
         p_value, floor = (1 + as_many) / (1 + n_permutations), 1 / (1 + n_permutations)
     low, high = np.quantile(counts, [0.025, 0.975])
     return Null(counts, float(counts.mean()), (float(low), float(high)), p_value, paired, floor)
-
-
-class Replicates(NamedTuple):
-    """How many images have modal labels that differ between two populations of `size` networks
-    each, without a common id; and 95 % intervals of the expected numbers. None where fresh networks
-    are missing."""
-
-    size: int
-    dense_dense: int | None
-    pruned_pruned: int | None
-    unpaired: float | None  # dense against pruned networks of other ids
-    dense_dense_interval: tuple[float, float] | None = None
-    pruned_pruned_interval: tuple[float, float] | None = None
-    unpaired_interval: tuple[float, float] | None = None
-
-
-def replicate_counts(
-    dense: np.ndarray,
-    fresh_dense: np.ndarray | None,
-    pruned: np.ndarray,
-    fresh_pruned: np.ndarray | None,
-    n_classes: int,
-    n_resamples: int = 0,
-    rng: Generator | None = None,
-) -> Replicates:
-    """Counts between two populations of one recipe: labels [K,N] of networks and of fresh ones.
-
-    Only next to these does a count of PIEs say something about pruning: modal labels of two
-    populations of pruned networks differ too. `unpaired` is the mean of n(dense, fresh_pruned) and
-    n(fresh_dense, pruned), or the one that exists. Counts depend on the population size, so all use
-    the first K rows, where K is the size of the smallest population. With n_resamples, rng and
-    K >= 4 there are intervals like those of count_interval, not paired. For K = 1 the counts are
-    disagreements of two networks.
-    """
-    given = [labels for labels in (dense, fresh_dense, pruned, fresh_pruned) if labels is not None]
-    size = min(len(labels) for labels in given)
-    compared = (
-        [(dense, fresh_dense)],
-        [(pruned, fresh_pruned)],
-        [(dense, fresh_pruned), (fresh_dense, pruned)],
-    )
-    counts, intervals = [], []
-    for pairs in compared:
-        there = [(a[:size], b[:size]) for a, b in pairs if a is not None and b is not None]
-        of_pairs = [_count(a, b, n_classes) for a, b in there]
-        counts.append(sum(of_pairs) / len(there) if there else None)
-        wanted = there and size >= 4 and rng is not None and n_resamples
-        intervals.append(_mean_interval(there, n_classes, n_resamples, rng) if wanted else None)
-    of_dense, of_pruned = (None if n is None else int(n) for n in counts[:2])
-    return Replicates(size, of_dense, of_pruned, counts[2], *intervals)
 
 
 def count_interval(
@@ -227,7 +173,31 @@ def count_interval(
         half_dense if paired else _random_subsets(len(pruned), len(pruned) // 2, n_resamples, rng)
     )
     counts = _count_subsets(dense, half_dense, pruned, half_pruned, n_classes)
-    return _delete_half(_count(dense, pruned, n_classes), counts, k)
+    return _delete_half(find_pies(dense, pruned, n_classes).sum(), counts, k)
+
+
+def replicate_count(
+    pairs: list[tuple[np.ndarray, np.ndarray]], n_classes: int, n_resamples: int, rng: Generator
+) -> tuple[float, tuple[float, float] | None]:
+    """How many images have modal labels that differ between two populations without a common id,
+    labels [K,N] each, and the 95 % interval of the expected number as in count_interval.
+
+    Only next to this does a count of PIEs say something about pruning: modal labels of two
+    populations of pruned networks differ too. Two pairs are (dense, fresh pruned) and (fresh dense,
+    pruned); their mean is taken. The networks of the second pair are the partners of the first
+    pair's, in reverse order, and are deleted together with them. For K = 1 the count is one of
+    disagreements of two networks.
+    """
+    k = len(pairs[0][0])
+    observed = float(np.mean([find_pies(a, b, n_classes).sum() for a, b in pairs]))
+    if k < 4:
+        return observed, None
+    halves = [_random_subsets(k, k // 2, n_resamples, rng) for _ in range(2)]
+    counts = [
+        _count_subsets(a, in_a, b, in_b, n_classes)
+        for (a, b), (in_a, in_b) in zip(pairs, (halves, halves[::-1]), strict=False)
+    ]
+    return observed, _delete_half(observed, np.mean(counts, axis=0), k)
 
 
 def counts_by_population_size(
@@ -256,7 +226,7 @@ def counts_by_population_size(
                 np.where(chosen, rng.random(chosen.shape), np.inf).argsort(axis=1).argsort(axis=1)
             )
             first = rank < size
-        null.append(_count_many(both, first, chosen & ~first, n_classes))
+        null.append(_count_subsets(both, first, both, chosen & ~first, n_classes))
     return np.array([observed, null])
 
 
@@ -302,76 +272,30 @@ def _correct_splits(
     dense: np.ndarray, pruned: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The corrected count [S] of each split, and the change [S,K] of that count when each network
-    is deleted, from halves bool [S,K]."""
-    of_blocks = [
-        _correct_block(*labels, first, second, n_classes) for labels in _disputed(dense, pruned)
-    ]
-    values, changes = zip(*of_blocks, strict=True)
-    return sum(values), sum(changes)
+    is deleted, from halves bool [S,K].
 
-
-def _correct_block(
-    dense: np.ndarray, pruned: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What a block of images adds to the counts and changes of `_correct_splits`."""
-    of_dense, of_pruned = _one_hot(dense, n_classes), _one_hot(pruned, n_classes)
-    values, changes = [], []
-    for rows in _chunks(len(first)):
-        halves = [
-            (half, _modal_and_next(half, of_dense), _modal_and_next(half, of_pruned))
-            for half in (first[rows], second[rows])
-        ]
-        change = np.zeros(first[rows].shape)
-        for (half, in_dense, in_pruned), (_, other_dense, other_pruned) in (halves, halves[::-1]):
-            other = other_dense[0], other_pruned[0]
-            gain = _gain(in_dense[0], *other) - _gain(in_pruned[0], *other)
-            by_network = _change(dense, *in_dense, *other) - _change(pruned, *in_pruned, *other)
-            change += np.where(half, by_network / 2, 0)
-        values.append(gain.sum(axis=1) / 2)  # the same for both halves
-        changes.append(change)
-    return np.concatenate(values), np.concatenate(changes)
-
-
-def _gain(labels: np.ndarray, dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
-    """+1 where a label equals the modal label of the other half's dense networks but not that of
-    its pruned ones, -1 in the reverse case, else 0. Summed over images, (gain(d) - gain(p)) / 2 is
-    the corrected count of a split, written with agreements in place of differences."""
-    return (labels == dense).astype(np.int8) - (labels == pruned)
-
-
-def _change(
-    labels: np.ndarray,
-    modal: np.ndarray,
-    without: np.ndarray,
-    other_dense: np.ndarray,
-    other_pruned: np.ndarray,
-) -> np.ndarray:
-    """How the gain of modal labels [S,N] changes if one network of labels [K,N] is deleted, [S,K]:
-    the modal label becomes `without` where the network voted for it, and is the same elsewhere."""
-    change = _gain(without, other_dense, other_pruned) - _gain(modal, other_dense, other_pruned)
-    by_network = np.empty((len(modal), len(labels)))
-    for s, of_split in enumerate(change):
-        (at,) = of_split.nonzero()  # few images
-        by_network[s] = (labels[:, at] == modal[s, at]) @ of_split[at].astype(np.float64)
-    return by_network
-
-
-def _mean_interval(
-    pairs: list[tuple[np.ndarray, np.ndarray]], n_classes: int, n_resamples: int, rng: Generator
-) -> tuple[float, float]:
-    """The interval of count_interval for the mean count of one or two pairs of populations [K,N].
-
-    Two pairs are (dense, fresh pruned) and (fresh dense, pruned): the networks of the second pair
-    are the partners of the first pair's, in reverse order, and are deleted together with them.
+    The count is written with agreements in place of differences: 1/2 [a(D_A,D_B) + a(P_A,P_B) -
+    a(D_A,P_B) - a(D_B,P_A)]. A deletion changes the modal label of one half, and only where the
+    deleted network voted for it.
     """
-    k = len(pairs[0][0])
-    halves = [_random_subsets(k, k // 2, n_resamples, rng) for _ in range(2)]
-    observed = np.mean([_count(a, b, n_classes) for a, b in pairs])
-    counts = [
-        _count_subsets(a, in_a, b, in_b, n_classes)
-        for (a, b), (in_a, in_b) in zip(pairs, (halves, halves[::-1]), strict=False)
-    ]
-    return _delete_half(observed, np.mean(counts, axis=0), k)
+    values, changes = np.zeros(len(first)), np.zeros(first.shape)
+    for block in _disputed(dense, pruned):
+        modes = [
+            [modal_and_next(labels, half, n_classes) for labels in block]
+            for half in (first, second)
+        ]
+        for half, own, other in zip((first, second), modes, modes[::-1], strict=True):
+            for labels, sign, (now, then) in zip(block, (0.5, -0.5), own, strict=True):
+                agree, agree_then = (
+                    (mode == other[0][0]).astype(np.int8) - (mode == other[1][0])
+                    for mode in (now, then)
+                )
+                values += sign * agree.sum(axis=1) / 2  # either half gives the same
+                for s, change in enumerate(agree_then - agree):
+                    (at,) = change.nonzero()  # few images
+                    voted = labels[:, at] == now[s, at]
+                    changes[s] += np.where(half[s], sign * (voted @ change[at].astype(float)), 0)
+    return values, changes
 
 
 def _delete_half(observed: float, counts: np.ndarray, k: int) -> tuple[float, float]:
@@ -390,12 +314,6 @@ def _random_subsets(n: int, size: int, n_subsets: int, rng: Generator) -> np.nda
     return rng.random((n_subsets, n)).argsort(axis=1) < size
 
 
-def _count(dense: np.ndarray, pruned: np.ndarray, n_classes: int) -> int:
-    both = np.concatenate([dense, pruned])
-    is_dense = (np.arange(len(both)) < len(dense))[None]
-    return int(_count_many(both, is_dense, ~is_dense, n_classes)[0])
-
-
 def _count_subsets(
     dense: np.ndarray,
     of_dense: np.ndarray,
@@ -403,19 +321,10 @@ def _count_subsets(
     of_pruned: np.ndarray,
     n_classes: int,
 ) -> np.ndarray:
+    """PIE counts [R] of dense networks of_dense[r] and pruned networks of_pruned[r], bool [R,K]."""
     return sum(
         modes_differ(a, of_dense, b, of_pruned, n_classes).sum(axis=1)
         for a, b in _disputed(dense, pruned)
-    )
-
-
-def _count_many(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
-) -> np.ndarray:
-    """PIE counts [R] between populations first[r] and second[r], bool [R,K], of labels [K,N]."""
-    return sum(
-        modes_differ(block, first, block, second, n_classes).sum(axis=1)
-        for (block,) in _disputed(labels)
     )
 
 
@@ -426,29 +335,3 @@ def _disputed(*populations: np.ndarray) -> Iterator[list[np.ndarray]]:
     (images,) = disputed.nonzero()
     for block in blocks(len(images)):
         yield [p[:, images[block]] for p in populations]
-
-
-def _one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """[K,N] -> float32 [K,C,N]"""
-    return (labels[:, None, :] == np.arange(n_classes)[None, :, None]).astype(np.float32)
-
-
-def _votes(choice: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
-    """Votes [R,C,N] of populations bool [R,K] of networks one_hot [K,C,N]."""
-    n_networks, n_classes, n_examples = one_hot.shape
-    votes = choice.astype(np.float32) @ one_hot.reshape(n_networks, n_classes * n_examples)
-    return votes.reshape(len(choice), n_classes, n_examples)
-
-
-def _modal_and_next(choice: np.ndarray, one_hot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Modal labels [R,N], and the modal labels when each of them loses one vote."""
-    votes = _votes(choice, one_hot)
-    most = modal(votes)
-    at = most[:, None].astype(np.intp)
-    np.put_along_axis(votes, at, np.take_along_axis(votes, at, axis=1) - 1, axis=1)
-    return most, modal(votes)
-
-
-def _chunks(n: int) -> Iterator[slice]:
-    for start in range(0, n, POPULATIONS_AT_ONCE):
-        yield slice(start, start + POPULATIONS_AT_ONCE)

@@ -27,7 +27,19 @@ def modal(votes: np.ndarray) -> np.ndarray:
 
 
 def modal_labels(labels: np.ndarray, subsets: np.ndarray, n_classes: int) -> np.ndarray:
-    """Modal labels [R,N] of the networks subsets[r] (bool [R,K]) with labels [K,N].
+    """Modal labels [R,N] of the networks subsets[r] (bool [R,K]) with labels [K,N]."""
+    return _modal_labels(labels, subsets, n_classes, 0)[0]
+
+
+def modal_and_next(labels: np.ndarray, subsets: np.ndarray, n_classes: int) -> np.ndarray:
+    """[2,R,N]: the modal labels, and what they become if each of them loses one vote."""
+    return _modal_labels(labels, subsets, n_classes, 1)
+
+
+def _modal_labels(
+    labels: np.ndarray, subsets: np.ndarray, n_classes: int, n_lost: int
+) -> np.ndarray:
+    """Modal labels [1+n_lost,R,N]; each time, the modal label of the time before has lost a vote.
 
     Images are grouped by the number of classes that any network votes for. The number is small; for
     most images it is one, and nothing is computed.
@@ -38,7 +50,7 @@ def modal_labels(labels: np.ndarray, subsets: np.ndarray, n_classes: int) -> np.
     for row in labels:
         voted[np.arange(n), row] = True
     rank, n_voted = voted.cumsum(axis=1) - 1, voted.sum(axis=1)
-    found = np.repeat(labels[:1], len(subsets), axis=0)
+    found = np.tile(labels[0], (1 + n_lost, len(subsets), 1))
     chosen = subsets.astype(np.float32)
     for m in np.unique(n_voted[n_voted > 1]):
         images = np.flatnonzero(n_voted == m)
@@ -47,8 +59,12 @@ def modal_labels(labels: np.ndarray, subsets: np.ndarray, n_classes: int) -> np.
         classes = voted[images].nonzero()[1].reshape(-1, m).astype(np.int16)
         for start in range(0, len(subsets), AT_ONCE):
             votes = chosen[start : start + AT_ONCE] @ one_hot
-            ranks = modal(votes.reshape(len(votes), m, -1))
-            found[start : start + AT_ONCE, images] = classes[np.arange(len(images)), ranks]
+            votes = votes.reshape(len(votes), m, -1)
+            for of_time in found:
+                ranks = modal(votes)
+                of_time[start : start + AT_ONCE, images] = classes[np.arange(len(images)), ranks]
+                if n_lost:
+                    votes -= ranks[:, None] == np.arange(m)[:, None]
     return found
 
 

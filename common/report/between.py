@@ -43,12 +43,12 @@ def describe(reference: Population, other: Population, n_classes: int) -> str:
     return (
         f"{other.cell} against {reference.cell}: {n_pies} of {a.shape[1]} images are PIEs"
         f"{_interval(raw)}; corrected, at K = {corrected.half}: {corrected.value:.0f}"
-        f"{_interval((corrected.ci_low, corrected.ci_high))} (K = {len(ids)})"
+        f"{_interval(corrected.interval)} (K = {len(ids)})"
     )
 
 
-def _interval(ends: tuple[float | None, float | None] | None) -> str:
-    return "" if ends is None or ends[0] is None else " [{:.0f}, {:.0f}]".format(*ends)
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else " [{:.0f}, {:.0f}]".format(*ends)
 
 
 def main() -> None:

@@ -96,13 +96,12 @@ def of_count(
     null = resampling.permutation_null(*labels, paired, n_permutations, rng)
     interval = resampling.count_interval(*labels, paired, n_resamples, rng)
     corrected = resampling.corrected_pies(*labels, N_SPLITS, rng)
-    of_corrected = None if corrected.ci_low is None else (corrected.ci_low, corrected.ci_high)
     n_pies = int(pie.find_pies(*labels).sum())
     rows = [
         row(cell, metric, value, n_models, n_examples, interval=bounds)
         for metric, value, bounds in (
             ("n_pies", n_pies, interval),
-            ("n_pies_corrected", corrected.value, of_corrected),
+            ("n_pies_corrected", corrected.value, corrected.interval),
             ("n_pies_corrected_half", corrected.half, None),
             ("n_pies_null", null.mean, null.interval),
             ("n_pies_null_paired", paired, None),
@@ -133,30 +132,31 @@ def of_replicates(
     fresh pruned networks, and dense against pruned networks, for which dense against dense is the
     null."""
     rows: dict[Cell, list[Row]] = {}
-    n_examples = dense.labels.shape[1]
     for cell, pruned in ({dense.cell: dense} | populations).items():
         if cell not in fresh:
             continue
-        rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "replicates"))
-        found = resampling.replicate_counts(
-            dense.select(pruned.ids).labels,
-            fresh[dense.cell].select(fresh[cell].ids).labels,
-            pruned.labels,
-            fresh[cell].labels,
-            n_classes,
-            n_resamples,
-            rng,
+        size = min(len(pruned.ids), len(fresh[cell].ids))  # counts depend on the population size
+        dense_labels, fresh_dense, pruned_labels, fresh_pruned = (
+            networks.labels[:size]
+            for networks in (
+                dense.select(pruned.ids),
+                fresh[dense.cell].select(fresh[cell].ids),
+                pruned,
+                fresh[cell],
+            )
         )
-        counts = [
-            ("n_pies_pruned_null", found.pruned_pruned, found.pruned_pruned_interval),
-            ("n_pies_unpaired", found.unpaired, found.unpaired_interval),
-        ]
-        if cell == dense.cell:
-            counts = [("n_pies_dense_null", found.dense_dense, found.dense_dense_interval)]
-        rows[cell] = [
-            row(cell, metric, value, found.size, n_examples, interval=interval)
-            for metric, value, interval in counts
-        ]
+        compared = {
+            "n_pies_dense_null": [(dense_labels, fresh_dense)],
+            "n_pies_pruned_null": [(pruned_labels, fresh_pruned)],
+            "n_pies_unpaired": [(dense_labels, fresh_pruned), (fresh_dense, pruned_labels)],
+        }
+        rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "replicates"))
+        rows[cell] = []
+        for metric, pairs in compared.items():
+            count, interval = resampling.replicate_count(pairs, n_classes, n_resamples, rng)
+            if (metric == "n_pies_dense_null") == cell.is_dense:
+                n_examples = dense.labels.shape[1]
+                rows[cell].append(row(cell, metric, count, size, n_examples, interval=interval))
     return rows
 
 

@@ -69,10 +69,9 @@ def intervals(
     dense: np.ndarray, pruned: np.ndarray, fresh: np.ndarray, rng: Generator
 ) -> list[tuple[float, float]]:
     """The intervals of the three counts of one study."""
-    corrected = resampling.corrected_pies(dense, pruned, N_CLASSES, N_SPLITS, rng)
     with_options = (N_RESAMPLES, rng)
     return [
-        (corrected.ci_low, corrected.ci_high),
+        resampling.corrected_pies(dense, pruned, N_CLASSES, N_SPLITS, rng).interval,
         resampling.count_interval(dense, pruned, N_CLASSES, True, *with_options),
         resampling.count_interval(fresh, pruned, N_CLASSES, False, *with_options),
     ]
