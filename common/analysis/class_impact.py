@@ -47,10 +47,3 @@ def class_impact(
     p_value[~constant] = test.pvalue
     low[~constant], high[~constant] = interval.low, interval.high
     return ClassImpact(effect, low, high, p_value)
-
-
-def false_discovery_rate(p_values: np.ndarray) -> np.ndarray:
-    """Benjamini & Hochberg's q-values (1995) for p-values of any shape, taken as one family."""
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(p_values.ravel()).reshape(p_values.shape)

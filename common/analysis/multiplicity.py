@@ -18,17 +18,12 @@ LEVEL = 0.05
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Adjusted p-values [M] of p_values [M] in [0, 1], in the same order. A nan is not a test: it
-    stays nan and does not enlarge the family.
-
-    The i-th smallest of M is multiplied by M - i + 1, and then raised to the one before if smaller.
-    """
+    """Adjusted p-values [M] of p_values [M] in [0, 1], in the same order. The i-th smallest of M is
+    multiplied by M - i + 1, and then raised to the one before if smaller."""
     p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    tested = np.flatnonzero(np.isfinite(p))
-    order = tested[p[tested].argsort(kind="stable")]
-    factors = len(order) - np.arange(len(order))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * factors))
+    order = p.argsort(kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return adjusted
 
 
@@ -93,8 +88,7 @@ def verdicts(family: Sequence[Answer]) -> list[Verdict]:
     incomplete or `not tested` count as undecided in the correction, so no other verdict depends on
     them.
     """
-    alone = np.array([a.p_value if a.is_complete else 1.0 for a in family])
-    corrected = holm(np.where(np.isnan(alone), 1.0, alone))
+    corrected = holm([answer.p_value if answer.is_complete else 1.0 for answer in family])
     return [_verdict(*pair) for pair in zip(family, corrected.tolist(), strict=True)]
 
 

@@ -92,19 +92,6 @@ def pie_probability(
     return (of_pies / evidence)[found.of]
 
 
-class Expected(NamedTuple):
-    """The expected number of PIEs of unlimited populations, and which images [N] are almost
-    certainly PIEs."""
-
-    n: float
-    certain: np.ndarray
-
-
-def expected_pies(probability: np.ndarray) -> Expected:
-    """The sum of the probabilities [N], and which of them are above .95."""
-    return Expected(float(probability.sum()), probability > 0.95)
-
-
 def fit_prior(
     dense: np.ndarray, pruned: np.ndarray, n_classes: int, draws: Draws, rng: Generator
 ) -> np.ndarray:

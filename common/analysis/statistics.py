@@ -21,9 +21,7 @@ class Mean(NamedTuple):
 def mean_over_networks(values: ArrayLike) -> Mean:
     """Mean of values [K], one for each network, with Student's t interval for the mean over
     networks trained with other seeds. Raises ValueError if there are no values."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"values must be [K] with K >= 1, not {list(values.shape)}")
+    values = _of_networks(values)
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Mean(mean, n)
@@ -40,6 +38,40 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def share_interval(values: ArrayLike) -> Estimate:
+    """Mean of shares [K], one for each network, in [0, 1], with a 95 % interval within [0, 1].
+
+    Student's t on the logit scale (delta method): far from 0 and 1 as narrow as on the plain scale.
+    If all shares are 0, or all are 1, their spread says nothing; then Wilson's interval for K
+    trials treats each share as all-or-nothing, the most that shares can vary. The interval is nan
+    for a single network. Raises ValueError without values or for values outside [0, 1].
+    """
+    from scipy import stats
+
+    values = _of_networks(values)
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError("a share must be in [0, 1]")
+    mean, k = float(values.mean()), len(values)
+    if k == 1:
+        return Estimate(mean, float("nan"), float("nan"))
+    if mean in (0.0, 1.0):
+        width = stats.norm.ppf(0.975) ** 2
+        width = float(width / (k + width))
+        return Estimate(mean, max(0.0, mean - width), min(1.0, mean + width))
+    error = values.std(ddof=1) / k**0.5 / (mean * (1 - mean))
+    half = stats.t.ppf(0.975, k - 1) * error
+    centre = np.log(mean / (1 - mean))
+    low, high = (1 / (1 + np.exp(-np.clip(x, -700, 700))) for x in (centre - half, centre + half))
+    return Estimate(mean, float(low), float(high))
+
+
+def _of_networks(values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"values must be [K] with K >= 1, not {list(values.shape)}")
+    return values
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:

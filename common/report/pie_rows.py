@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common import runtime
-from common.analysis import class_impact, held_out, pie, pie_probability, resampling, statistics
+from common.analysis import held_out, pie, resampling, statistics
 from common.analysis.class_impact import ClassImpact
 from common.analysis.predictions import Population, nan_mean
 from common.analysis.q_score import low_score_detects
@@ -40,28 +40,17 @@ def of_population(networks: Population, target: np.ndarray, classes: Sequence[st
         share = correct[:, members].mean(axis=1)
         rows += mean_rows(networks.cell, "top1", share, int(members.sum()), group, is_share=True)
     for score in SCORES:
-        values = networks.scores[score.field]
-        rows += of_score(networks.cell, score.metric, values, "all", groups["all"])
+        means = nan_mean(networks.scores[score.field], axis=1)
+        rows += mean_rows(networks.cell, score.metric, means, len(target))
     q = networks.scores["q"]
     rows += of_detection(networks.cell, "misclassified", q, ~correct)
     for name, metric in NUMBERS.items():
         values, is_share = networks.numbers[name], name == "knn_accuracy"
-        if not np.isnan(values).any():
-            n_examples = len(target) if is_share else min(len(target), 2000)
-            rows += mean_rows(networks.cell, metric, values, n_examples, is_share=is_share)
+        n_examples = len(target) if is_share else min(len(target), 2000)
+        rows += mean_rows(networks.cell, metric, values, n_examples, is_share=is_share)
     undefined = np.isnan(q).mean(axis=1)
     rows += mean_rows(networks.cell, "q_score_undefined", undefined, len(target), is_share=True)
     return rows
-
-
-def of_score(
-    cell: Cell, metric: str, score: np.ndarray, group: str, members: np.ndarray
-) -> list[Row]:
-    """The mean over networks of each network's mean score over a group of images, from score [K,N].
-    Undefined scores are left out; a group without defined scores gets no rows."""
-    means = nan_mean(score[:, members], axis=1)
-    means = means[~np.isnan(means)]
-    return mean_rows(cell, metric, means, int(members.sum()), group) if len(means) else []
 
 
 def of_detection(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> list[Row]:
@@ -169,14 +158,15 @@ def of_pies(
     rows = _of_votes(cell, found, dense, pruned, classes)
     rows += of_detection(cell, "pie", q, is_pie)
     rows += of_detection(cell, "pie_dense", dense.scores["q"], is_pie)
-    means = {"vote_distance": found["vote_distance"].mean()}
+    values = {"vote_distance": found["vote_distance"].mean()}
     if "pie_probability" in found:
-        expected = pie_probability.expected_pies(found["pie_probability"])
-        means |= {"n_pies_expected": expected.n, "n_pies_certain": expected.certain.sum()}
-    rows += [row(cell, metric, value, n_models, n_examples) for metric, value in means.items()]
+        probability = found["pie_probability"]
+        values |= {"n_pies_expected": probability.sum()}
+        values |= {"n_pies_certain": (probability > 0.95).sum()}
+    rows += [row(cell, metric, value, n_models, n_examples) for metric, value in values.items()]
     if 0 < is_pie.sum() < n_examples:
-        of_groups = [nan_mean(q[:, members], axis=1) for members in (is_pie, ~is_pie)]
-        rows += _paired(cell, "q_score_pie_minus_rest", *of_groups, n_examples)
+        of_pies, of_rest = (nan_mean(q[:, members], axis=1) for members in (is_pie, ~is_pie))
+        rows += mean_rows(cell, "q_score_pie_minus_rest", of_pies - of_rest, n_examples)
     rows += _of_losses(cell, label, dense, pruned)
     for group, members in (("pie", is_pie), ("non_pie", ~is_pie)):
         if members.any():
@@ -211,7 +201,7 @@ def _of_losses(cell: Cell, label: np.ndarray, dense: Population, pruned: Populat
         "embedding_silhouette_lost": [p.numbers["silhouette"] for p in networks],
     }
     for metric, values in lost.items():
-        rows += _paired(cell, metric, *values, len(label))
+        rows += mean_rows(cell, metric, values[0] - values[1], len(label))
     for name in ("silhouette", "silhouette_cosine"):
         kept = statistics.ratio(pruned.numbers[name], dense.numbers[name])
         if kept is not None:
@@ -234,8 +224,8 @@ def _of_group(
         n_members = int(members.sum())
         rows += mean_rows(cell, f"top1{suffix}", correct, n_members, group, is_share=True)
         for score in SCORES:
-            values = networks.scores[score.field]
-            rows += of_score(cell, f"{score.metric}{suffix}", values, group, members)
+            means = nan_mean(networks.scores[score.field][:, members], axis=1)
+            rows += mean_rows(cell, f"{score.metric}{suffix}", means, n_members, group)
     return rows
 
 
@@ -268,13 +258,6 @@ def of_held_out(
     ]  # fmt: skip
 
 
-def _paired(cell: Cell, metric: str, a: np.ndarray, b: np.ndarray, n_examples: int) -> list[Row]:
-    """The mean over networks of a - b, both [K]; undefined differences are left out."""
-    difference = a - b
-    difference = difference[~np.isnan(difference)]
-    return mean_rows(cell, metric, difference, n_examples) if len(difference) else []
-
-
 def of_class_impact(
     impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
 ) -> tuple[dict[Cell, list[Row]], dict[Cell, np.ndarray]]:
@@ -282,8 +265,11 @@ def of_class_impact(
     Hochberg over all classes and cells."""
     if not impacts:
         return {}, {}
-    stacked = np.stack([impact.p_value for impact in impacts.values()])
-    q_values = dict(zip(impacts, class_impact.false_discovery_rate(stacked), strict=True))
+    from scipy.stats import false_discovery_control
+
+    p_values = np.stack([impact.p_value for impact in impacts.values()])
+    adjusted = false_discovery_control(p_values.ravel()).reshape(p_values.shape)
+    q_values = dict(zip(impacts, adjusted, strict=True))
     rows: dict[Cell, list[Row]] = {cell: [] for cell in impacts}
     for cell, impact in impacts.items():
         n_models = int(found[cell]["n_models"])

@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from common import files, locks, paths
-from common.analysis import shares, statistics
+from common.analysis import statistics
 from common.runtime import EXIT_WRITE, Failure
 from common.study import Cell, format_sparsity
 
@@ -66,12 +67,17 @@ def mean_rows(
     group: str = "all",
     is_share: bool = False,
 ) -> list[Row]:
-    """The rows of a mean over networks: the mean with its interval, which for shares stays in
-    [0, 1], and `<metric>_sd`."""
+    """The rows of a mean of values [K] over networks: the mean with its interval, which for shares
+    stays in [0, 1], and `<metric>_sd`. Undefined values (nan) are left out; no rows if none is
+    defined."""
+    values = np.asarray(values, dtype=np.float64)
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return []
     mean = statistics.mean_over_networks(values)
     interval = mean.interval
     if is_share and interval is not None:
-        interval = shares.share_interval(values)[1:]
+        interval = statistics.share_interval(values)[1:]
     rows = [row(cell, metric, mean.mean, mean.n, n_examples, group, interval)]
     if mean.sd is not None:
         rows.append(row(cell, f"{metric}_sd", mean.sd, mean.n, n_examples, group))

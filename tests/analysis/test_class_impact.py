@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.analysis.class_impact import class_impact, false_discovery_rate
+from common.analysis.class_impact import class_impact
 
 TARGET = np.arange(90) % 3
 
@@ -54,9 +54,3 @@ def test_populations_without_spread() -> None:
 def test_class_impact_needs_two_networks() -> None:
     with pytest.raises(ValueError, match="two networks"):
         class_impact(np.zeros((1, 3), int), np.zeros((2, 3), int), np.zeros(3, int), 1)
-
-
-def test_q_values_by_hand() -> None:
-    p = np.array([[0.01, 0.04], [0.03, 0.5]])  # ranks 1, 3, 2, 4 of 4
-    expected = np.array([[0.04, 0.16 / 3], [0.16 / 3, 0.5]])
-    assert false_discovery_rate(p) == pytest.approx(expected)

@@ -24,12 +24,6 @@ def test_ties_and_the_ceiling_by_hand() -> None:
     assert holm([]).shape == (0,)
 
 
-def test_what_was_not_tested_does_not_enlarge_the_family() -> None:
-    found = holm([0.01, NAN, 0.02])
-    assert found[[0, 2]] == pytest.approx([0.02, 0.02])
-    assert np.isnan(found[1])
-
-
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_between_the_p_value_and_bonferronis_in_the_same_order(p_values: list[float]) -> None:
     p = np.array(p_values)

@@ -68,6 +68,8 @@ def test_a_mean_over_networks_has_its_spread_beside_it() -> None:
     assert mean[6:] == (pytest.approx(2 - 2.484138), pytest.approx(2 + 2.484138), 3, 500)
     assert sd == row(GMP, "top1_sd", 1.0, 3, 500, "pie")
     assert rows.mean_rows(GMP, "top1", np.array([0.5]), 9) == [row(GMP, "top1", 0.5, 1, 9)]
+    assert rows.mean_rows(GMP, "top1", [1, np.nan, 2, 3], 500, "pie") == [mean, sd]
+    assert rows.mean_rows(GMP, "top1", [np.nan], 9) == []
 
 
 numbers = st.floats(-1e6, 1e6).map(lambda x: float(f"{x:.10g}"))
