@@ -33,22 +33,22 @@ CAPTIONS = {
     ),
     "common_PIEs": (
         "PIEs of both learners, by class",
-        "How many PIEs are common to both learners, and how many belong to one only.",
+        "How many PIEs are common to both learners, and how many belong to one alone.",
     ),
     "by_population_size": (
         "PIEs by number of networks",
-        "How the count falls or grows with the number of networks in each population, and what "
-        "exchanging dense and pruned networks gives. Bands hold 95 % of the resampled counts.",
+        "PIEs of random subsets of the networks, by the size of the subset: as counted, and if "
+        "dense and pruned networks are exchanged. Bands hold 95 % of the subsets' counts.",
     ),
     "class_impact": (
         "Which classes pay",
-        "Change of each class's recall beyond the mean change, with its 95 % interval; marked "
-        "where the p-value, adjusted over classes and cells, is at most 0.05.",
+        "Change of each class's recall by pruning, minus the change of accuracy, with its 95 % "
+        "interval; marked where the p-value, adjusted over classes and cells, is at most 0.05.",
     ),
     "prediction_depth": (
         "Prediction depth",
-        "Layer from which on the nearest neighbours of an image agree with the network, dense "
-        "against pruned; mean over networks. Squares count the other images, triangles the PIEs.",
+        "The layer from which on the nearest neighbours of an image agree with the network: dense "
+        "against pruned, mean over networks. Squares count the other images, triangles the PIEs.",
     ),
     "probe_accuracy": (
         "Accuracy of each layer",
@@ -57,8 +57,8 @@ CAPTIONS = {
     ),
     "q_score": (
         "Q-Score",
-        "Q-Score of each image, dense against pruned; mean over networks. On the line, pruning "
-        "changed nothing.",
+        "Q-Score of each image: dense against pruned, mean over networks. Images on the line keep "
+        "their score.",
     ),
     "vote_distance": (
         "How far the votes moved",
@@ -67,7 +67,7 @@ CAPTIONS = {
     ),
     "disagreement": (
         "Where the learners disagree",
-        "Images to which the two learners give another most frequent prediction, by class, dense "
+        "Images whose most frequent prediction differs between the two learners, by class, dense "
         "and pruned.",
     ),
 }

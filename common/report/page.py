@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterable
 from itertools import groupby
@@ -41,7 +40,7 @@ def write(pies: Path) -> Path:
     shown = gallery.lay_out(cells)
     headline, groups = captions.grouped(pies)
     sources = [_source(pies, cell, n, cells[cell]) for cell, n in shown.n_shown.items()]
-    table = _read_lines(paths.main_table(pies)) or [[]]
+    table = files.read_csv(paths.main_table(pies))
     claims = _claims(pies)
     page = _template().render(
         dataset=pies.name,
@@ -50,7 +49,7 @@ def write(pies: Path) -> Path:
         claims=[claim for claim in claims if claim["verdict"] != NOT_TESTED],
         untested=_reasons(claim for claim in claims if claim["verdict"] == NOT_TESTED),
         table=table,
-        has_other_size=any(" = " in value for line in table for value in line),
+        has_other_size=any(" = " in value for line in table for value in line.values()),
         few_networks=FEW_NETWORKS * any(int(a["n_models"]) < SURE_FROM for a in cells.values()),
         groups=groups,
         kinds={figure.kind: figure.title for group in groups for figure in group.figures},
@@ -104,16 +103,19 @@ def _answers(found: Iterable[Row]) -> list[dict[str, Any]]:
             answers.append({
                 "learner": learner,
                 "sparsity": format_sparsity(highest[1]),
-                "pies": _range(pies),
-                "corrected": _range(corrected) if len(corrected) == len(pies) else "",
-                "n_examples": pies[0].n_examples,
+                "pies": _range(row.value for row in pies),
+                "corrected": _range(row.value for row in corrected)
+                if len(corrected) == len(pies)
+                else "",
+                "n_models": _range(row.n_models for row in pies),
+                "n_examples": _range(row.n_examples for row in pies),
             })  # fmt: skip
     return answers
 
 
-def _range(counts: list[Row]) -> str:
+def _range(counts: Iterable[float]) -> str:
     """`11 to 15`, or one number."""
-    values = sorted({round(row.value) for row in counts})
+    values = sorted({round(count) for count in counts})
     return " to ".join(f"{value:,}" for value in dict.fromkeys((values[0], values[-1])))
 
 
@@ -173,13 +175,6 @@ def _choices(cells: Iterable[tuple[str, ...]]) -> dict[str, list[str]]:
     columns = list(zip(*cells, strict=True)) or [()] * 3
     names = ("learner", "pruning", "sparsity")
     return {name: sorted(set(c) - {""}) for name, c in zip(names, columns, strict=True)}
-
-
-def _read_lines(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
 
 
 def main() -> None:

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from common import files, paths
-from common.report import rows
+from common.report import rows, settings
 from common.report.rows import Row
-from common.study import LEARNERS
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib")
 
@@ -27,14 +26,10 @@ def collect(pies: Path) -> dict[str, Any]:
     """Code and machine of the analysis, the recipe of each cell (with ids, versions, hardware and
     seconds for each network), the claims, and all numbers of summary.csv as lists in the order of
     `columns`."""
-    recipes = {}
-    for learner in LEARNERS:
-        path = paths.recipes(pies, learner)
-        recipes |= json.loads(path.read_text()) if path.exists() else {}
     return {
         "dataset": pies.name,
         "analysed_with": environment(),
-        "recipes": recipes,
+        "recipes": settings.stored_recipes(pies),
         "claims": files.read_csv(paths.claims(pies)),
         "columns": list(Row._fields),
         "numbers": [list(row) for row in rows.read(pies)],

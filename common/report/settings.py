@@ -15,6 +15,13 @@ VARYING_KEYS = ("median_seconds",)  # may differ where the recipe does not
 Recipe = dict[str, Any]
 
 
+def stored_recipes(pies: Path) -> dict[str, Recipe]:
+    """The recipe of every analysed cell, by the name of the cell, as the analyses stored them."""
+    files = [paths.recipes(pies, learner) for learner in LEARNERS]
+    stored = [json.loads(file.read_text()) for file in files if file.exists()]
+    return {cell: recipe for of_learner in stored for cell, recipe in of_learner.items()}
+
+
 class Settings(NamedTuple):
     """`common`: name and value of each setting that all cells share. `lines`: the other settings,
     each with a value for every column. `heads`: learner and prunings of each column; a column
@@ -28,10 +35,7 @@ class Settings(NamedTuple):
 def of_cells(pies: Path) -> Settings:
     """The settings of every analysed cell, from the recipes that the analyses stored, without
     settings that no cell uses."""
-    recipes: list[Recipe] = []
-    for learner in LEARNERS:
-        path = paths.recipes(pies, learner)
-        recipes += json.loads(path.read_text()).values() if path.exists() else []
+    recipes = list(stored_recipes(pies).values())
     keys = [key for key in dict.fromkeys(key for r in recipes for key in r) if key not in CELL_KEYS]
     alike: dict[tuple[str, ...], list[Recipe]] = {}
     for recipe in recipes:

@@ -166,9 +166,9 @@ def test_the_first_screen_answers_the_question(pies: Path) -> None:
     text = paths.report(pies).read_text().split("<h2", 1)[0]
     n_pies = [stored(pies, cell)["is_pie"].sum() for cell in CELLS]
     for learner, n in (("supervised", n_pies[0]), ("SupCon", n_pies[1])):
-        answer = f"{learner} networks change their vote on {n} of {N} test images; without what"
-        corrected = "fresh networks of the same kind would change too, 3 are left"
-        assert f"{answer} {corrected}" in visible(text)
+        answer = f"changes the vote of 10 {learner} networks on {n} of {N} test images."
+        corrected = "fresh networks of the same kind would cause too, 3 remain"
+        assert f"{answer} Without the changes that {corrected}" in visible(text)
     assert text.count('data-kind="by_sparsity"') == 1
     lines = files.read_csv(paths.claims(pies))
     tested = {line["name"] for line in lines if line["verdict"] != "not tested"}
