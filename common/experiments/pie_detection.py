@@ -18,7 +18,6 @@ from common.experiments.predictions import Wanted
 from common.files import Arrays
 from common.report import (
     by_image,
-    pie_plots,
     pie_rows,
     plots,
     publish,
@@ -225,10 +224,10 @@ def draw(args: argparse.Namespace, cell: Cell, compared: Comparison) -> None:
     style.keep(paths.pies_distribution(args.pies, cell), plots.pies_by_class, found)
     distance = found["vote_distance"]
     path = paths.pies_distribution(args.pies, cell, "vote_distance")
-    style.keep(path, pie_plots.vote_distances, heading | {"distance": distance})
+    style.keep(path, plots.vote_distances, heading | {"distance": distance})
     if "sizes" in compared.by_size:
         path = paths.pies_distribution(args.pies, cell, "PIEs_by_population_size")
-        style.keep(path, pie_plots.pies_by_population_size, heading | compared.by_size)
+        style.keep(path, plots.pies_by_population_size, heading | compared.by_size)
     for score in by_image.SCORES if args.plot_q_score else ():
         shown = {"score": np.array(score.title)}
         shown |= {which: table[f"{score.field}_{which}"] for which in ("dense", "pruned")}
@@ -242,4 +241,4 @@ def draw_class_impact(
     """Draw which classes pay, with q-values [C] taken over all classes and cells of this run."""
     heading = {key: found[key] for key in (*HEADING, "classes")}
     path = paths.pies_distribution(args.pies, cell, "class_impact")
-    style.keep(path, pie_plots.class_impact, heading | impact._asdict() | {"q_value": q_value})
+    style.keep(path, plots.class_impact, heading | impact._asdict() | {"q_value": q_value})

@@ -10,7 +10,7 @@ import numpy as np
 from common import files, paths
 from common.analysis import pie
 from common.files import Arrays
-from common.report import pie_plots, plots, rows, stored_pies, style
+from common.report import comparison_plots, rows, stored_pies, style
 from common.report.plots import HEADING
 from common.report.rows import Row
 from common.study import LEARNERS, Cell
@@ -50,7 +50,7 @@ def draw_by_sparsity(pies: Path) -> None:
         "n_models": np.array(" to ".join(map(str, sorted({min(sizes), max(sizes)})))),
         "n_examples": np.array(found[cells[0]]["n_pies"].n_examples),
     }
-    style.keep(paths.by_sparsity(pies), pie_plots.pies_by_sparsity, shown)
+    style.keep(paths.by_sparsity(pies), comparison_plots.pies_by_sparsity, shown)
 
 
 def _estimate(row: Row) -> tuple[float, float, float]:
@@ -81,7 +81,7 @@ def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
         "n_models": np.array(" to ".join(map(str, sorted({sizes[0], sizes[-1]})))),
         "n_examples": np.array(len(next(iter(found.values()))["label"])),
     }
-    style.keep(paths.overlap(pies), pie_plots.overlap_matrix, shown)
+    style.keep(paths.overlap(pies), comparison_plots.overlap_matrix, shown)
 
 
 def compare_learners(pies: Path, cell: Cell, a: Arrays, b: Arrays) -> None:
@@ -93,8 +93,8 @@ def compare_learners(pies: Path, cell: Cell, a: Arrays, b: Arrays) -> None:
     both = {"learners": np.array(list(LEARNERS)), "is_pie": np.stack([a["is_pie"], b["is_pie"]])}
     differ = {f"differ_{w}": a[f"modal_{w}"] != b[f"modal_{w}"] for w in ("dense", "pruned")}
     for kind, draw, shown in (
-        ("common_PIEs", plots.common_pies, both),
-        ("disagreement", plots.disagreement, differ),
+        ("common_PIEs", comparison_plots.common_pies, both),
+        ("disagreement", comparison_plots.disagreement, differ),
     ):
         path = paths.learner_comparison(pies, kind, cell.pruning_method, cell.sparsity)
         style.keep(path, draw, heading | shown)

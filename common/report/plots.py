@@ -8,18 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from common.files import Arrays
 from common.report.style import (
     BLUE,
     CLASS_COLOURS,
     CLASS_MARKERS,
+    GREEN,
     GREY,
     MANY,
     ORANGE,
     RED,
-    class_ticks,
+    class_axes,
     enlarge_points,
     legend_below,
     new_axes,
@@ -62,49 +63,62 @@ def training_curves(a: Arrays) -> Figure:
 def pies_by_class(a: Arrays) -> Figure:
     """How many test images of each class are PIEs."""
     counts = np.bincount(a["label"][a["is_pie"]], minlength=len(a["classes"]))
-    figure, axes = new_axes(5.5)
-    class_ticks(axes, a["classes"])
+    figure, axes = class_axes(a, "PIEs (images)", 5.5)
     bars = axes.bar(range(len(counts)), counts, color=RED, label=f"PIEs ({counts.sum()})")
     axes.bar_label(bars, fontsize=8)
-    axes.set(ylabel="PIEs (images)", title=title_of(a))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
 
 
-def common_pies(a: Arrays) -> Figure:
-    """PIEs of each learner by class: solid if common to both learners, faint if unique to one."""
-    learners = a["learners"].tolist()
-    figure, axes = new_axes(6.5)
-    classes = a["classes"]
-    class_ticks(axes, classes)
-    common = a["is_pie"].all(axis=0)
-    width = 0.8 / len(learners)
-    for i, (learner, colour) in enumerate(zip(learners, (BLUE, RED), strict=True)):
-        x = np.arange(len(classes)) + (i - 0.5) * width
-        shared = np.bincount(a["label"][common], minlength=len(classes))
-        unique = np.bincount(a["label"][a["is_pie"][i] & ~common], minlength=len(classes))
-        axes.bar(x, shared, width, color=colour, label=f"{learner}, common ({shared.sum()})")
-        axes.bar(x, unique, width, bottom=shared, color=colour, alpha=0.35,
-                 label=f"{learner}, unique ({unique.sum()})")  # fmt: skip
-    axes.set(ylabel="PIEs (images)", title=title_of(a))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+def class_impact(a: Arrays) -> Figure:
+    """Which classes pay: change of recall beyond the mean change, by class, with its interval."""
+    ylabel = "recall minus mean accuracy,\npruned minus dense (points)"
+    figure, axes = class_axes(a, ylabel, 5.5, 3.8)
+    flagged = a["q_value"] <= 0.05
+    points = 100 * a["effect"]
+    bounds = 100 * np.stack([a["effect"] - a["low"], a["high"] - a["effect"]])
+    x = np.arange(len(points))
+    for members, colour, name in ((flagged, RED, "adjusted p ≤ 0.05"), (~flagged, GREY, "above")):
+        axes.errorbar(x[members], points[members], bounds[:, members], fmt="o", color=colour,
+                      capsize=3, label=f"{name} ({members.sum()} classes)")  # fmt: skip
+    axes.axhline(0, color="black", linewidth=0.8)
     legend_below(figure, axes, 2)
     return figure
 
 
-def disagreement(a: Arrays) -> Figure:
-    """Images on which the modal labels of the two learners differ, by class, dense and pruned."""
-    figure, axes = new_axes(6.5)
-    classes = a["classes"]
-    class_ticks(axes, classes)
-    for i, (name, colour) in enumerate((("dense", GREY), ("pruned", ORANGE))):
-        counts = np.bincount(a["label"][a[f"differ_{name}"]], minlength=len(classes))
-        x = np.arange(len(classes)) + (i - 0.5) * 0.4
-        axes.bar(x, counts, 0.4, color=colour, label=f"{name} ({counts.sum()})")
-    axes.set(ylabel="images with two modal labels", title=title_of(a))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+def pies_by_population_size(a: Arrays) -> Figure:
+    """PIEs by the number of networks, as counted and after exchanging dense and pruned networks."""
+    figure, axes = new_axes(4.8, 3.8)
+    for name, label, colour, line in (
+        ("counts", "PIEs", RED, "-"),
+        ("null", "if exchanged", GREY, "--"),
+    ):
+        low, high = np.quantile(a[name], [0.025, 0.975], axis=1)
+        axes.plot(a["sizes"], a[name].mean(axis=1), line, color=colour, marker="o", markersize=3,
+                  label=label)  # fmt: skip
+        axes.fill_between(a["sizes"], low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="networks in each population", ylabel="PIEs (images)", title=title_of(a))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def vote_distances(a: Arrays) -> Figure:
+    """How far the votes moved, for PIEs and other images. Unlike a count of PIEs, this tells a
+    change of one vote from a change of all."""
+    figure, axes = new_axes(4.8, 3.8)
+    bins = np.linspace(0, 1, 26)
+    groups = ((~a["is_pie"], GREEN, "other images"), (a["is_pie"], RED, "PIEs"))
+    for members, colour, name in groups:
+        axes.hist(a["distance"][members], bins, histtype="stepfilled", color=colour, alpha=0.5,
+                  edgecolor=colour, label=f"{name} ({members.sum()})")  # fmt: skip
+    axes.set(xlabel="Jensen-Shannon distance, dense to pruned votes", ylabel="images (log)")
+    axes.set(title=title_of(a), yscale="log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())  # 1, 10, 100
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    legend_below(figure, axes, 2)
     return figure
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
@@ -97,12 +96,15 @@ def title_of(a: Arrays) -> str:
     return f"{a['learner']}, {what}\n{networks}, {a['n_examples']} test images"
 
 
-def class_ticks(axes: Axes, classes: np.ndarray) -> None:
-    """Name the classes below bars at 0 … C-1."""
+def class_axes(a: Arrays, ylabel: str, width: float, height: float = 3.4) -> tuple[Figure, Axes]:
+    """Axes for bars at 0 … C-1, with the names of the classes below."""
+    figure, axes = new_axes(width, height)
+    classes = a["classes"]
     long_names = max(map(len, classes)) > 2
     axes.set_xticks(range(len(classes)), classes, rotation=45 if long_names else 0,
                     ha="right" if long_names else "center")  # fmt: skip
-    axes.set(xlabel="true class")
+    axes.set(xlabel="true class", ylabel=ylabel, title=title_of(a))
+    return figure, axes
 
 
 def legend_below(figure: Figure, axes: Axes, n_columns: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from common import files, paths, study
-from common.report import captions, gallery, page, pie_plots, plots, publish, rows, settings, style
+from common.report import captions, gallery, page, plots, publish, rows, settings, style
 from common.report.by_image import GALLERY
 from common.report.summary import FEW_NETWORKS
 from common.study import Cell
@@ -79,7 +79,7 @@ def pies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = paths.pies_distribution(folder, cell, "vote_distance")
         shown = {key: found[key] for key in (*plots.HEADING, "is_pie")}
         distance = {"distance": found["vote_distance"]}
-        style.keep(path, pie_plots.vote_distances, shown | distance)
+        style.keep(path, plots.vote_distances, shown | distance)
     for learner in study.LEARNERS:
         made = [cell for cell in CELLS if cell.learner == learner]
         recipes = {str(cell): cell._asdict() | RECIPE | {"epochs": len(made)} for cell in made}

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from common import files
 from common.files import Arrays
-from common.report import pie_plots, plots, style
+from common.report import comparison_plots, plots, style
 
 N = 24
 LABEL = np.arange(N) % 3
@@ -43,14 +43,14 @@ BY_IMAGE = HEADING | {"is_pie": IS_PIE}
 COUNTS = np.random.default_rng(10).integers(5, 20, size=(3, 50))
 EXAMPLES = {
     plots.pies_by_class: BY_CLASS | BY_IMAGE,
-    plots.common_pies: BY_CLASS
+    comparison_plots.common_pies: BY_CLASS
     | {
         "learners": np.array(["supervised", "SupCon"]),
         "learner": np.array("supervised and SupCon"),
         # of the second learner images 0, 1, 10, 20: all but 1 are PIEs of the first one too
         "is_pie": np.stack([IS_PIE, np.isin(np.arange(N), [0, 1, 10, 20])]),
     },
-    plots.disagreement: BY_CLASS
+    comparison_plots.disagreement: BY_CLASS
     | {"differ_dense": np.arange(N) < 4, "differ_pruned": np.arange(N) % 3 == 1},
     plots.score_scatter: BY_IMAGE
     | {"dense": numbers(0, N), "pruned": numbers(1, N) - 1, "score": np.array("Q-Score")},
@@ -82,7 +82,7 @@ EXAMPLES = {
         "network": np.array("SupCon_dense_s0.00_id03"),
         "n_examples": np.array(N),
     },
-    pie_plots.class_impact: BY_CLASS
+    plots.class_impact: BY_CLASS
     | {
         "effect": np.array([-0.2, 0.05, 0.15]),
         "low": np.array([-0.3, -0.05, 0.1]),
@@ -90,10 +90,10 @@ EXAMPLES = {
         "p_value": np.array([0.001, 0.04, 0.01]),
         "q_value": np.array([0.003, 0.06, 0.05]),
     },
-    pie_plots.pies_by_population_size: HEADING
+    plots.pies_by_population_size: HEADING
     | {"sizes": np.array([2, 4, 7]), "counts": COUNTS, "null": COUNTS // 2},
-    pie_plots.vote_distances: BY_IMAGE | {"distance": numbers(11, N) - 1},
-    pie_plots.overlap_matrix: {
+    plots.vote_distances: BY_IMAGE | {"distance": numbers(11, N) - 1},
+    comparison_plots.overlap_matrix: {
         "cells": np.array(["supervised global 0.90", "SupCon global 0.90"]),
         "n_pies": np.array([17, 23]),
         "jaccard": np.array([[1, 0.25], [0.25, 1]]),
@@ -101,7 +101,7 @@ EXAMPLES = {
         "n_models": np.array("7"),
         "n_examples": np.array(N),
     },
-    pie_plots.pies_by_sparsity: {
+    comparison_plots.pies_by_sparsity: {
         "learner": np.array(["SupCon", "SupCon", "supervised", "supervised", "supervised"]),
         "pruning_method": np.array(["global", "GMP", "global", "random_global", "global"]),
         "sparsity": np.array([0.9, 0.9, 0.9, 0.9, 0.5]),
@@ -164,7 +164,10 @@ def test_every_figure_says_what_it_shows_and_of_how_many(draw: Draw) -> None:
     text = titles(draw(made))
     assert f"{N} test images" in text or f"{N} training images" in text
     assert "7 networks" in text or "1 network, " in text
-    assert "SupCon" in text or draw in (pie_plots.overlap_matrix, pie_plots.pies_by_sparsity)
+    assert "SupCon" in text or draw in (
+        comparison_plots.overlap_matrix,
+        comparison_plots.pies_by_sparsity,
+    )
     assert "later GMP pruning, sparsity 0.95" in text or not made.keys() >= {"ids"}
     assert files.same_arrays(made, example(draw))  # drawing changes no array
 
@@ -172,7 +175,7 @@ def test_every_figure_says_what_it_shows_and_of_how_many(draw: Draw) -> None:
 @every_figure
 def test_every_figure_has_a_legend_and_named_axes(draw: Draw) -> None:
     figure = draw(example(draw))
-    if draw is pie_plots.overlap_matrix:  # its cells and numbers are written into it
+    if draw is comparison_plots.overlap_matrix:  # its cells and numbers are written into it
         return
     assert len(legend_texts(figure)) >= 1
     assert all(not text.startswith("_") for text in legend_texts(figure))
@@ -207,7 +210,7 @@ def test_bars_count_the_pies_of_each_class() -> None:
 
 
 def test_common_pies_are_counted_once_for_each_learner() -> None:
-    (axes,) = plots.common_pies(example(plots.common_pies)).axes
+    (axes,) = comparison_plots.common_pies(example(comparison_plots.common_pies)).axes
     assert heights(axes) == {
         "supervised, common (3)": [1, 1, 1],
         "supervised, unique (2)": [1, 0, 1],
@@ -217,7 +220,7 @@ def test_common_pies_are_counted_once_for_each_learner() -> None:
 
 
 def test_disagreements_are_counted_by_class() -> None:
-    (axes,) = plots.disagreement(example(plots.disagreement)).axes
+    (axes,) = comparison_plots.disagreement(example(comparison_plots.disagreement)).axes
     assert heights(axes) == {"dense (4)": [2, 1, 1], "pruned (8)": [0, 8, 0]}
 
 
@@ -443,8 +446,8 @@ def test_a_dense_cell_has_no_sparsity_in_its_title() -> None:
 
 
 def test_class_impact_tells_flagged_classes_from_others() -> None:
-    a = example(pie_plots.class_impact)
-    (axes,) = pie_plots.class_impact(a).axes
+    a = example(plots.class_impact)
+    (axes,) = plots.class_impact(a).axes
     shown = {
         container.get_label(): np.stack(container.lines[0].get_data(), axis=1)
         for container in axes.containers
@@ -459,8 +462,8 @@ def test_class_impact_tells_flagged_classes_from_others() -> None:
 
 
 def test_pies_by_population_size_have_a_mean_and_a_band() -> None:
-    a = example(pie_plots.pies_by_population_size)
-    (axes,) = pie_plots.pies_by_population_size(a).axes
+    a = example(plots.pies_by_population_size)
+    (axes,) = plots.pies_by_population_size(a).axes
     for line, band, name in zip(
         axes.get_lines(), axes.collections, ("counts", "null"), strict=True
     ):
@@ -472,15 +475,15 @@ def test_pies_by_population_size_have_a_mean_and_a_band() -> None:
 
 
 def test_every_image_is_in_the_histogram_of_vote_distances() -> None:
-    texts = legend_texts(pie_plots.vote_distances(example(pie_plots.vote_distances)))
+    texts = legend_texts(plots.vote_distances(example(plots.vote_distances)))
     assert set(texts) == {"PIEs (5)", "other images (19)"}
-    nothing = example(pie_plots.vote_distances) | {"is_pie": np.zeros(N, dtype=bool)}
-    pixels(pie_plots.vote_distances, nothing)
+    nothing = example(plots.vote_distances) | {"is_pie": np.zeros(N, dtype=bool)}
+    pixels(plots.vote_distances, nothing)
 
 
 def test_an_overlap_is_written_once_with_what_chance_would_give() -> None:
-    a = example(pie_plots.overlap_matrix)
-    figure = pie_plots.overlap_matrix(a)
+    a = example(comparison_plots.overlap_matrix)
+    figure = comparison_plots.overlap_matrix(a)
     (axes,) = figure.axes
     assert {text.get_position(): text.get_text().split() for text in axes.texts} == {
         (0, 0): ["0.25", "(0.12)"]
@@ -491,7 +494,7 @@ def test_an_overlap_is_written_once_with_what_chance_would_give() -> None:
     names = np.array([f"SupCon later_GMP 0.9{i}5" for i in range(n)])
     many = {"cells": names, "n_pies": np.arange(n), "jaccard": np.arange(n * n).reshape(n, n) / 36}
     many["expected"] = many["jaccard"] / 2
-    (axes,) = pie_plots.overlap_matrix(a | many).axes
+    (axes,) = comparison_plots.overlap_matrix(a | many).axes
     texts = {text.get_position(): text.get_text().split()[0] for text in axes.texts}
     assert len(texts) == n * (n - 1) // 2
     assert texts[1, 4] == f"{many['jaccard'][5, 1]:.2f}"  # row 0 is the second cell
@@ -518,8 +521,8 @@ def curves(axes: Axes) -> list[tuple[list[float], list[float], str, float | None
 
 
 def test_every_learner_and_pruning_has_its_line_by_sparsity() -> None:
-    a = example(pie_plots.pies_by_sparsity)
-    figure = pie_plots.pies_by_sparsity(a)
+    a = example(comparison_plots.pies_by_sparsity)
+    figure = comparison_plots.pies_by_sparsity(a)
     counts, accuracy, by_loss = figure.axes
     found = curves(counts)
     assert len(found) == 8  # four lines, each raw and corrected
@@ -535,7 +538,7 @@ def test_every_learner_and_pruning_has_its_line_by_sparsity() -> None:
 
 
 def test_lines_of_one_sparsity_stand_apart() -> None:
-    figure = pie_plots.pies_by_sparsity(example(pie_plots.pies_by_sparsity))
+    figure = comparison_plots.pies_by_sparsity(example(comparison_plots.pies_by_sparsity))
     counts = figure.axes[0]
     at = sorted({x[-1] for x, *_ in curves(counts)})  # four lines at sparsity 0.9
     ticks = counts.get_xticks().tolist()
@@ -551,11 +554,11 @@ def test_lines_of_one_sparsity_stand_apart() -> None:
 @pytest.mark.parametrize("chosen", [[0], [0, 1], [2, 3], [2, 4]])
 def test_few_cells_make_a_figure_by_sparsity_too(chosen: list[int]) -> None:
     """One learner, one sparsity, or one cell."""
-    a = example(pie_plots.pies_by_sparsity)
+    a = example(comparison_plots.pies_by_sparsity)
     part = {name: a[name][chosen] for name in a if a[name].ndim}
-    pixels(pie_plots.pies_by_sparsity, a | part)
+    pixels(comparison_plots.pies_by_sparsity, a | part)
     n_lines = len({*zip(part["learner"].tolist(), part["pruning_method"].tolist(), strict=True)})
-    figure = pie_plots.pies_by_sparsity(a | part)
+    figure = comparison_plots.pies_by_sparsity(a | part)
     assert len(figure.axes[0].containers) == 2 * n_lines
 
 

@@ -1,4 +1,5 @@
-"""The figures about how much of a difference is real, and whether the same images are lost."""
+"""The figures of several cells: both learners side by side, every two cells, all cells by sparsity.
+Each function draws a figure from the arrays that `style.keep` stores beside it."""
 
 from __future__ import annotations
 
@@ -9,71 +10,42 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from common.files import Arrays
-from common.report.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    RED,
-    class_ticks,
-    legend_below,
-    new_axes,
-    title_of,
-)
+from common.report.style import BLUE, GREY, ORANGE, RED, class_axes, legend_below, new_axes
 from common.study import LEARNERS
 
 
-def class_impact(a: Arrays) -> Figure:
-    """Which classes pay: change of recall beyond the mean change, by class, with its interval."""
-    figure, axes = new_axes(5.5, 3.8)
-    class_ticks(axes, a["classes"])
-    flagged = a["q_value"] <= 0.05
-    points = 100 * a["effect"]
-    bounds = 100 * np.stack([a["effect"] - a["low"], a["high"] - a["effect"]])
-    x = np.arange(len(points))
-    for members, colour, name in ((flagged, RED, "adjusted p ≤ 0.05"), (~flagged, GREY, "above")):
-        axes.errorbar(x[members], points[members], bounds[:, members], fmt="o", color=colour,
-                      capsize=3, label=f"{name} ({members.sum()} classes)")  # fmt: skip
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(ylabel="recall minus mean accuracy,\npruned minus dense (points)", title=title_of(a))
+def common_pies(a: Arrays) -> Figure:
+    """PIEs of each learner by class: solid if common to both learners, faint if unique to one."""
+    learners = a["learners"].tolist()
+    figure, axes = class_axes(a, "PIEs (images)", 6.5)
+    n_classes = len(a["classes"])
+    common = a["is_pie"].all(axis=0)
+    width = 0.8 / len(learners)
+    for i, (learner, colour) in enumerate(zip(learners, (BLUE, RED), strict=True)):
+        x = np.arange(n_classes) + (i - 0.5) * width
+        shared = np.bincount(a["label"][common], minlength=n_classes)
+        unique = np.bincount(a["label"][a["is_pie"][i] & ~common], minlength=n_classes)
+        axes.bar(x, shared, width, color=colour, label=f"{learner}, common ({shared.sum()})")
+        axes.bar(x, unique, width, bottom=shared, color=colour, alpha=0.35,
+                 label=f"{learner}, unique ({unique.sum()})")  # fmt: skip
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(figure, axes, 2)
     return figure
 
 
-def pies_by_population_size(a: Arrays) -> Figure:
-    """PIEs by the number of networks, as counted and after exchanging dense and pruned networks."""
-    figure, axes = new_axes(4.8, 3.8)
-    for name, label, colour, line in (
-        ("counts", "PIEs", RED, "-"),
-        ("null", "if exchanged", GREY, "--"),
-    ):
-        low, high = np.quantile(a[name], [0.025, 0.975], axis=1)
-        axes.plot(a["sizes"], a[name].mean(axis=1), line, color=colour, marker="o", markersize=3,
-                  label=label)  # fmt: skip
-        axes.fill_between(a["sizes"], low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="networks in each population", ylabel="PIEs (images)", title=title_of(a))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0)
-    legend_below(figure, axes, 2)
-    return figure
-
-
-def vote_distances(a: Arrays) -> Figure:
-    """How far the votes moved, for PIEs and other images. Unlike a count of PIEs, this tells a
-    change of one vote from a change of all."""
-    figure, axes = new_axes(4.8, 3.8)
-    bins = np.linspace(0, 1, 26)
-    groups = ((~a["is_pie"], GREEN, "other images"), (a["is_pie"], RED, "PIEs"))
-    for members, colour, name in groups:
-        axes.hist(a["distance"][members], bins, histtype="stepfilled", color=colour, alpha=0.5,
-                  edgecolor=colour, label=f"{name} ({members.sum()})")  # fmt: skip
-    axes.set(xlabel="Jensen-Shannon distance, dense to pruned votes", ylabel="images (log)")
-    axes.set(title=title_of(a), yscale="log")
-    axes.yaxis.set_major_formatter(ScalarFormatter())  # 1, 10, 100
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    legend_below(figure, axes, 2)
+def disagreement(a: Arrays) -> Figure:
+    """Images on which the modal labels of the two learners differ, by class, dense and pruned."""
+    figure, axes = class_axes(a, "images with two modal labels", 6.5)
+    n_classes = len(a["classes"])
+    for i, (name, colour) in enumerate((("dense", GREY), ("pruned", ORANGE))):
+        counts = np.bincount(a["label"][a[f"differ_{name}"]], minlength=n_classes)
+        x = np.arange(n_classes) + (i - 0.5) * 0.4
+        axes.bar(x, counts, 0.4, color=colour, label=f"{name} ({counts.sum()})")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
     return figure
 
 
