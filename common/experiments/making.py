@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,9 +52,6 @@ class Missing(NamedTuple):
 
     files: NetworkFiles
     config: Config
-    run: loop.Run
-    environment: dict[str, str]
-    since: float  # monotonic seconds
     ends: Ends
 
 
@@ -127,23 +124,15 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
     """The networks to make, cell by cell, each under its lock. The caller makes each in `attempt`.
 
     A network on which another process is working is left to that process; ranks of one command wait
-    for each other's networks. After each cell, the first rank writes its accuracy into the summary,
-    and at the end prints the table. If a network failed in any rank, the first rank raises
-    SystemExit with the code of the first failure; other ranks end without an error, since torchrun
-    stops all ranks when one fails. Raises Failure(EXIT_LOCKED) if networks were left to processes
-    that are not ranks of this command.
+    for each other's networks. At the end, the first rank writes the accuracies into the summary and
+    prints the table. If a network failed in any rank, the first rank raises SystemExit with the
+    code of the first failure; other ranks end without an error, since torchrun stops all ranks when
+    one fails. Raises Failure(EXIT_LOCKED) if networks were left to processes that are not ranks of
+    this command.
     """
     ends: Ends = {}
-    logged = {
-        where: len(files.read_log(_log(args, where)))
-        for of_cell in configs.values()
-        for where in of_cell
-    }
-
-    def take(where: NetworkFiles) -> Iterator[Missing]:
-        return _take(args, data, where, configs[where.cell][where], logged[where], ends)
-
-    is_first = args.ranks.rank == 0
+    recipe_of = {where: config for of_cell in configs.values() for where, config in of_cell.items()}
+    logged = {where: len(files.read_log(_log(args, where))) for where in recipe_of}
     busy: list[NetworkFiles] = []
     for cell, of_cell in configs.items():
         to_make = unfinished(of_cell, args.overwrite)
@@ -151,22 +140,15 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
         order = [where for where in args.ranks.order([*of_cell])
                  if where in to_make or where.leftovers]  # fmt: skip
         for where in tqdm(order, desc=str(cell), unit="network", disable=None):
-            yield from take(where)
+            yield from _take(args, Missing(where, of_cell[where], ends), logged[where])
         busy += [where for where in order if where in to_make and where not in ends]
-        if is_first:
-            _record(args, data, cell)
     if args.ranks.world > 1:
         for where in _wait(busy, ends):
-            yield from take(where)
-        for cell in {where.cell for where in busy} if is_first else ():
-            _record(args, data, cell)
+            yield from _take(args, Missing(where, recipe_of[where], ends), logged[where])
         busy = []
-    _conclude(args, ends, busy)
-
-
-def _conclude(args: argparse.Namespace, ends: Ends, busy: list[NetworkFiles]) -> None:
-    """Print the table; end with an error if networks failed, or were left to other processes."""
     if args.ranks.rank == 0:
+        for cell in configs:
+            _record(args, data, cell)
         print(summary.format_table(args.pies, args.learner))
         if failed := [code for code in ends.values() if code]:
             raise SystemExit(failed[0])
@@ -195,30 +177,18 @@ def _named(busy: list[NetworkFiles]) -> str:
     return ", ".join(f"{where}{locks.holder(where.state)}" for where in busy)
 
 
-def _take(
-    args: argparse.Namespace,
-    data: Dataset,
-    where: NetworkFiles,
-    config: Config,
-    n_logged: int,
-    ends: Ends,
-) -> Iterator[Missing]:
-    """Yield the network if it is missing and no other process holds its lock. Note in `ends` how it
-    ended, unless another process holds the lock."""
+def _take(args: argparse.Namespace, network: Missing, n_logged: int) -> Iterator[Missing]:
+    """Yield the network if it is missing and no other process holds its lock. Its end is then known
+    in `ends`, unless another process holds the lock."""
+    where = network.files
     with locks.held(where.state, wait=False) as is_mine:
         if not is_mine:
             return
         ended = _end_elsewhere(args, where, n_logged)
-        ends[where] = ended or 0
-        if ended is not None:
-            return
-        network = None
-        with _noting(where, partial(files.append_log, _log(args, where)), ends):
-            if unfinished({where: config}, args.overwrite):
-                network = _begin(args, data, where, config, ends)
-        if network:
+        network.ends[where] = ended or 0
+        if ended is None and unfinished({where: network.config}, args.overwrite):
             yield network
-        for leftover in () if ends[where] else where.leftovers:
+        for leftover in () if network.ends[where] else where.leftovers:
             leftover.unlink(missing_ok=True)
 
 
@@ -236,24 +206,23 @@ def _end_elsewhere(args: argparse.Namespace, where: NetworkFiles, n_logged: int)
     return None
 
 
-def attempt(network: Missing) -> AbstractContextManager[None]:
-    """A context in which the caller makes a network. If that fails, a line names the network, its
-    end is noted, and the caller goes on; a failure that would stop other networks too is raised."""
-    return _noting(network.files, network.run.log, network.ends)
-
-
 @contextmanager
-def _noting(
-    where: NetworkFiles, log: Callable[[dict[str, Any]], None], ends: Ends
-) -> Iterator[None]:
+def attempt(args: argparse.Namespace, data: Dataset, network: Missing) -> Iterator[loop.Run]:
+    """A context in which the caller makes a network. If that fails, a line names the network, and
+    the caller goes on; a failure that would stop other networks too is raised."""
+    where, since = network.files, time.monotonic()
+    run = _begin(args, data, where, network.config)
+    end: dict[str, Any] = {"models": str(where.models), "exit_code": 0}
     try:
-        yield
+        yield run
+        end["finished_after_seconds"] = round(time.monotonic() - since, 1)
     except Failure as failure:
         if failure.code not in OF_ONE_NETWORK:
             raise
-        ends[where] = failure.code
-        log({"models": str(where.models), "exit_code": failure.code, "failed": str(failure)})
+        end |= {"exit_code": failure.code, "failed": str(failure)}
         runtime.report(failure.code, f"{where}: {failure}")
+    network.ends[where] = end["exit_code"]
+    run.log(end)
 
 
 def _log(args: argparse.Namespace, where: NetworkFiles) -> Path:
@@ -261,8 +230,8 @@ def _log(args: argparse.Namespace, where: NetworkFiles) -> Path:
 
 
 def _begin(
-    args: argparse.Namespace, data: Dataset, where: NetworkFiles, config: Config, ends: Ends
-) -> Missing:
+    args: argparse.Namespace, data: Dataset, where: NetworkFiles, config: Config
+) -> loop.Run:
     """Set damaged files aside, resume an interrupted training of this recipe, open the log."""
     _set_damaged_aside(where)
     state = resumable.read_or_set_aside(where)
@@ -270,19 +239,17 @@ def _begin(
         where.state.unlink(missing_ok=True)
         state = None
     environment = resumable.environment(data.train.images.device, args.compile)
-    begin = {"config": config, "models": str(where.models), "continued": state is not None}
-    begin |= resumable.warn_of_another_environment(environment, state)
-    log = _log(args, where)
-    files.append_log(log, begin)
     run = loop.Run(
         seed=(config["seed"], where.id),
         bf16=config["precision"] == "bf16",
         compile_loss=args.compile,
         resume=state,
         save=partial(resumable.write, where, config, environment),
-        log=partial(files.append_log, log),
+        log=partial(files.append_log, _log(args, where)),
     )
-    return Missing(where, config, run, environment, time.monotonic(), ends)
+    begin = {"config": config, "models": str(where.models), "continued": state is not None}
+    run.log(begin | resumable.warn_of_another_environment(environment, state))
+    return run
 
 
 def _set_damaged_aside(where: NetworkFiles) -> None:
@@ -311,13 +278,10 @@ def store(
         "n_test": len(data.test),
         "history": history,
         "compiled": args.compile,
-        "device": network.environment["device"],
+        "device": resumable.processor(data.train.images.device),
     } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, network.config["sparsity"])
     images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
     checkpoints.save(network.files, modules, masks, network.config, results, images)
-    seconds = round(time.monotonic() - network.since, 1)
-    end = {"models": str(network.files.models), "exit_code": 0, "finished_after_seconds": seconds}
-    network.run.log(end)
     curves = paths.curves(args.pies, network.files.cell, network.files.id)
     _draw_curves(curves, history, len(data.train))
 

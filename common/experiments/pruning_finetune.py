@@ -39,12 +39,12 @@ def run(args: argparse.Namespace) -> int:
     }
     making.check(args, data, configs)
     for network in making.missing(args, data, configs):
-        with making.attempt(network):
+        with making.attempt(args, data, network) as run:
             dense_files = network.files._replace(cell=dense)
             parent = checkpoints.load(dense_files, data.train.images.device)
             modules, masks = prune(parent, network.config, network.files.id)
             stages = methods.stages(modules, network.config)
-            history = loop.train(stages, modules, masks, data, network.run)
+            history = loop.train(stages, modules, masks, data, run)
             making.store(args, data, network, modules, masks, history)
     if args.ranks.rank == 0 and len(parents) < len(args.ids):
         raise Failure(

@@ -26,11 +26,11 @@ def run(args: argparse.Namespace) -> int:
     }
     making.check(args, data, configs)
     for network in making.missing(args, data, configs):
-        with making.attempt(network):
+        with making.attempt(args, data, network) as run:
             modules = methods.new_modules(network.config, data.n_classes, network.files.id)
             stages = methods.stages(modules, network.config)
             masks: Masks = {}
-            history = loop.train(stages, modules, masks, data, network.run)
+            history = loop.train(stages, modules, masks, data, run)
             making.store(args, data, network, modules, masks, history)
     return 0
 

@@ -49,13 +49,17 @@ def write(where: NetworkFiles, config: Config, environment: dict[str, str], stat
 
 def environment(device: torch.device, compile_loss: bool) -> dict[str, str]:
     """Everything that can change floating-point results."""
-    is_cuda = device.type == "cuda"
     return checkpoints.versions() | {
         "CUDA": str(torch.version.cuda),
-        "device": torch.cuda.get_device_name(device) if is_cuda else platform.machine(),
+        "device": processor(device),
         "threads": str(torch.get_num_threads()),
         "steps": "compiled" if compile_loss else "plain",
     }
+
+
+def processor(device: torch.device) -> str:
+    """The name of the GPU, or the kind of the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def warn_of_another_environment(now: dict[str, str], state: State | None) -> dict[str, Any]:

@@ -107,11 +107,12 @@ def test_the_same_network_of_another_folder_says_nothing(
     """Sibling folders share logs: meanwhile a network is made, or fails, in the other folder."""
     take = making._take
 
-    def take_after_others(args: Any, data: Any, where: NetworkFiles, *rest: Any) -> Any:
+    def take_after_others(args: Any, network: making.Missing, n_logged: int) -> Any:
+        where = network.files
         for code in (0, 5):
             end = {"models": "elsewhere", "exit_code": code, "failed": "elsewhere"}
             append_log(paths.log(args.logs, where.cell, where.id), end)
-        return take(args, data, where, *rest)
+        return take(args, network, n_logged)
 
     monkeypatch.setattr(making, "_take", take_after_others)
     assert_succeeds(tmp_path, (*SHORT, "--overwrite"))

@@ -85,9 +85,9 @@ class Lab(NamedTuple):
             pruning.apply_masks(masks, weights)
         args = SimpleNamespace(models=self.models, logs=self.folder / "logs", compile=False)
         where = NetworkFiles(self.models, cell_of(config), network_id)
-        begun = making._begin(args, self.data, where, config, {})
+        run = making._begin(args, self.data, where, config)
         stages = methods.stages(modules, config)
-        history = loop.train(stages, modules, masks, self.data, begun.run)
+        history = loop.train(stages, modules, masks, self.data, run)
         return Learned(modules, masks, history)
 
     def interrupt(self, config: Config, n: int = 4, network_id: int = 0) -> Path:
