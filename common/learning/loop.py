@@ -23,8 +23,6 @@ from common.model.wide_resnet import WideResNet
 from common.runtime import EXIT_NON_FINITE, Failure, Interrupted
 
 SECONDS_BETWEEN_SAVES = 60.0  # saving a state takes some 64 ms for a SupCon WRN-16-2
-# If a save takes longer than this, saves are rarer, so that they take at most 1 % of the time.
-SECONDS_OF_A_SAVE = 0.6
 # Test accuracies during training serve only its curves. They are measured about so many times, or
 # fewer if the images evaluated would exceed this share of the training images seen.
 EVALUATIONS, EVALUATED_SHARE = 10, 0.1
@@ -123,7 +121,7 @@ def fit(
             raise Interrupted(signum)
 
     encoded = list(_encode_ahead(stage, data, run.bf16, (*run.seed, schedule.name), stop_if_asked))
-    save_if_due = _now_and_then(lambda: run.save(progress.state()))
+    saved_at = time.monotonic()
     epochs = range(progress.step // steps_per_epoch, schedule.epochs)
     for epoch in tqdm(epochs, desc=schedule.name, unit="epoch", leave=False, disable=None):
         order = _order(
@@ -143,26 +141,12 @@ def fit(
         progress.history.append(_end_epoch(progress, network, data, epoch, steps_per_epoch))
         run.log(progress.history[-1])
         _warn_of_collapse(progress)
-        if epoch + 1 < schedule.epochs:
-            save_if_due()
-    progress.optimizer.zero_grad(set_to_none=True)  # free memory for the next stage
-    return progress.history
-
-
-def _now_and_then(save: Callable[[], None]) -> Callable[[], None]:
-    """A function that calls `save` if SECONDS_BETWEEN_SAVES have passed since the last call, or
-    more seconds if saving is slow."""
-    saved_at, pause = time.monotonic(), SECONDS_BETWEEN_SAVES
-
-    def save_if_due() -> None:
-        nonlocal saved_at, pause
-        now = time.monotonic()
-        if now - saved_at > pause:
-            save()
+        is_due = time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES
+        if is_due and epoch + 1 < schedule.epochs:
+            run.save(progress.state())
             saved_at = time.monotonic()
-            pause = SECONDS_BETWEEN_SAVES * max(1.0, (saved_at - now) / SECONDS_OF_A_SAVE)
-
-    return save_if_due
+    progress.optimizer.zero_grad()  # free memory for the next stage
+    return progress.history
 
 
 class _Progress:
@@ -173,7 +157,12 @@ class _Progress:
         self.stage, self.bf16 = stage, run.bf16
         self.loss = partial(_in_precision, stage.loss, run.bf16)
         if run.compile_loss:
-            self.loss = _compiled(self.loss)
+            # Together with the backward pass, once for each batch size and architecture. On a GPU
+            # each network records its own CUDA graphs, which stay in memory, with the network's
+            # weights, as long as the process lives.
+            self.loss = torch.compile(
+                self.loss, fullgraph=True, dynamic=False, mode="reduce-overhead"
+            )
         self.optimizer = torch.optim.SGD(
             _parameter_groups(stage),
             lr=schedule.learning_rate,
@@ -227,13 +216,6 @@ def _in_precision(
     it would also act on the compiled backward pass, even where a loss turns autocast off."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
         return loss(inputs, labels)
-
-
-def _compiled(loss: Loss) -> Loss:
-    """The loss, compiled with its backward pass, once for each batch size and architecture. On a
-    GPU each network records its own CUDA graphs, which stay in memory, together with the network's
-    weights, as long as the process lives."""
-    return torch.compile(loss, fullgraph=True, dynamic=False, mode="reduce-overhead")
 
 
 def _prune(
@@ -293,9 +275,7 @@ def _step(
     stage = progress.stage
     inputs = _inputs(stage, data, batch, progress.bf16, seed) if encoded is None else encoded[batch]
     torch.manual_seed(runtime.seed_from(*seed, "dropout"))
-    progress.optimizer.zero_grad(
-        set_to_none=True
-    )  # before the loss: a CUDA graph overwrites its last results
+    progress.optimizer.zero_grad()  # before the loss: a CUDA graph overwrites its last results
     loss, correct = progress.loss(inputs, data.train.labels[batch])
     loss.backward()
     progress.optimizer.step()

@@ -173,7 +173,7 @@ def _mirrored_if_safe(views: Augmentation, config: Config) -> Augmentation:
 
 def _network_stage(schedule: Schedule, modules: Modules, config: Config) -> Stage:
     network = modules["network"]
-    loss = partial(_cross_entropy, network)
+    loss = partial(_cross_entropy, lambda images: network(images).logits)
     return Stage(schedule, list(network.parameters()), loss, prunable=wide_resnet.prunable(network))
 
 
@@ -191,21 +191,16 @@ def _head_stage(schedule: Schedule, modules: Modules, config: Config) -> Stage:
     return Stage(
         schedule,
         list(network.fc.parameters()),
-        partial(_cross_entropy_of_head, network.fc),
+        partial(_cross_entropy, network.fc),
         frozen=lambda views: network(views).embedding,
         prunable={"fc.weight": network.fc.weight},
     )
 
 
-def _cross_entropy(network: WideResNet, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    logits = network(images).logits
-    return F.cross_entropy(logits.float(), labels), (logits.argmax(1) == labels).sum()
-
-
-def _cross_entropy_of_head(
-    classifier: nn.Module, embedding: Tensor, labels: Tensor
+def _cross_entropy(
+    classify: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    logits = classifier(embedding)
+    logits = classify(inputs)
     return F.cross_entropy(logits.float(), labels), (logits.argmax(1) == labels).sum()
 
 

@@ -1,4 +1,4 @@
-"""Pruning: exact-count masks by a criterion, and the schedule of gradual pruning.
+"""Pruning: exact-count masks by a criterion, and the sparsity of gradual pruning at each step.
 
 Masks are plain tensors beside the network (True = kept). Weights are ranked as they are at the
 moment of pruning; after every optimizer step weights and momentum are masked.
@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from common import runtime
-from common.recipes import Window
-from common.runtime import EXIT_ARGUMENTS, Failure
 
 Masks = dict[str, Tensor]
 
@@ -129,34 +127,3 @@ def gmp_sparsity(
     from end_step on."""
     progress = min(max((step - begin_step) / (end_step - begin_step), 0.0), 1.0)
     return final + (initial - final) * (1 - progress) ** 3
-
-
-def pruning_events(
-    window: Window,
-    final: float,
-    n_steps: int,
-    begin_step: int | None = None,
-    end_step: int | None = None,
-    frequency: int | None = None,
-) -> dict[int, float]:
-    """The sparsity to reach at each pruning step of a training of n_steps.
-
-    The steps are begin, begin + frequency, … up to end; the last one reaches exactly `final`.
-    Arguments that are None follow from the window. Raises Failure(EXIT_ARGUMENTS) if the steps do
-    not fit into the training.
-    """
-    begin = round(window.begin * n_steps) if begin_step is None else begin_step
-    end = max(round(window.end * n_steps), begin + 1) if end_step is None else end_step
-    if frequency is None:
-        frequency = max(1, (end - begin) // (window.n_events - 1))
-    n_intervals = (end - begin) // frequency
-    last = begin + n_intervals * frequency
-    if n_intervals < 1 or last >= n_steps:
-        raise Failure(
-            EXIT_ARGUMENTS,
-            f"argument --end_step: pruning from step {begin} to {end} every {frequency} steps "
-            f"does not fit into a training of {n_steps} steps",
-        )
-    return {
-        step: gmp_sparsity(step, begin, last, final) for step in range(begin, last + 1, frequency)
-    }

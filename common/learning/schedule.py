@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from common.learning import pruning
+from common.learning.pruning import gmp_sparsity
 from common.recipes import Augmentation, Window
+from common.runtime import EXIT_ARGUMENTS, Failure
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,32 @@ class Pruning:
     begin_step: int | None = None
     end_step: int | None = None
     frequency: int | None = None
+
+    def events(self, n_steps: int) -> dict[int, float]:
+        """The sparsity to reach at each pruning step of a stage of n_steps.
+
+        The steps are begin, begin + frequency, … up to end; the last one reaches exactly the
+        sparsity. Raises Failure(EXIT_ARGUMENTS) if the steps do not fit into the stage.
+        """
+        if (window := self.window) is None:
+            return {}
+        begin, end, frequency = self.begin_step, self.end_step, self.frequency
+        if begin is None:
+            begin = round(window.begin * n_steps)
+        if end is None:
+            end = max(round(window.end * n_steps), begin + 1)
+        if frequency is None:
+            frequency = max(1, (end - begin) // (window.n_events - 1))
+        n_intervals = (end - begin) // frequency
+        last = begin + n_intervals * frequency
+        if n_intervals < 1 or last >= n_steps:
+            raise Failure(
+                EXIT_ARGUMENTS,
+                f"argument --end_step: pruning from step {begin} to {end} every {frequency} steps "
+                f"does not fit into a training of {n_steps} steps",
+            )
+        steps = range(begin, last + 1, frequency)
+        return {step: gmp_sparsity(step, begin, last, self.sparsity) for step in steps}
 
 
 @dataclass(frozen=True)
@@ -72,10 +99,5 @@ class Schedule:
         return rate
 
     def pruning_events(self, n_images: int) -> dict[int, float]:
-        """The sparsity to reach at each pruning step. Raises Failure(EXIT_ARGUMENTS) if steps given
-        by flags do not fit into the stage."""
-        plan = self.pruning
-        if plan is None or plan.window is None:
-            return {}
-        steps = (plan.begin_step, plan.end_step, plan.frequency)
-        return pruning.pruning_events(plan.window, plan.sparsity, self.n_steps(n_images), *steps)
+        """The sparsity to reach at each pruning step, as `Pruning.events`."""
+        return self.pruning.events(self.n_steps(n_images)) if self.pruning else {}

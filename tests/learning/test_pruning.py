@@ -17,8 +17,6 @@ from torch.nn.utils import prune
 from common.learning import pruning
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
-from common.recipes import WINDOWS
-from common.runtime import EXIT_ARGUMENTS, Failure
 from common.study import ALLOCATIONS
 
 SPARSITIES = [0.3, 0.5, 0.9, 0.95, 0.99]
@@ -264,75 +262,3 @@ def test_sparsity_follows_zhu_and_gupta(
         share = Fraction(step - begin, length)
         expected = Fraction(final) + (Fraction(initial) - Fraction(final)) * (1 - share) ** 3
     assert sparsity == pytest.approx(float(expected), abs=1e-12)
-
-
-@pytest.mark.parametrize("final", [0.3, 0.9, 0.975, 1 / 3])
-@pytest.mark.parametrize(
-    ("window", "n_steps", "steps"),
-    [
-        ("GMP", 80_155, {}),
-        ("later_GMP", 24_500, {}),
-        ("GMP", 315, {}),
-        ("later_GMP", 20, {}),
-        ("GMP", 5000, {"begin_step": 100, "end_step": 1117, "frequency": 50}),
-        ("later_GMP", 5000, {"frequency": 7}),
-    ],
-)
-def test_every_event_follows_the_formula_and_the_last_is_exactly_final(
-    window: str, final: float, n_steps: int, steps: dict[str, int]
-) -> None:
-    events = pruning.pruning_events(WINDOWS[window], final, n_steps, **steps)
-    times = list(events)
-    begin, last = times[0], times[-1]
-    gaps = {b - a for a, b in itertools.pairwise(times)}
-    assert len(gaps) == 1
-    for step, sparsity in events.items():
-        share = (step - begin) / (last - begin)
-        assert sparsity == pytest.approx(final - final * (1 - share) ** 3, abs=1e-12)
-    assert events[begin] == 0
-    assert events[last] == final  # not approximately
-    values = list(events.values())
-    assert values == sorted(values)
-    assert last < n_steps
-
-
-@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
-def test_given_steps_are_kept_whatever_the_window(window: tuple[float, float, int]) -> None:
-    for n_steps, steps, expected in (
-        (5000, (100, 1117, 50), range(100, 1101, 50)),
-        (5000, (0, 10, 5), [0, 5, 10]),
-        (1000, (0, 999, 333), [0, 333, 666, 999]),  # the last step may be an event
-    ):
-        assert list(pruning.pruning_events(window, 0.9, n_steps, *steps)) == list(expected)
-
-
-@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
-def test_windows_mean_the_same_at_every_length(window: tuple[float, float, int]) -> None:
-    begin, end, _ = window
-    for n_steps in (2_000, 7_777, 80_155, 1_000_000):
-        times = list(pruning.pruning_events(window, 0.9, n_steps))
-        assert times[0] / n_steps == pytest.approx(begin, abs=1e-3)
-        assert times[-1] / n_steps <= end + 1e-3
-        assert times[-1] / n_steps == pytest.approx(end, rel=0.2)
-
-
-@pytest.mark.parametrize(
-    ("n_steps", "steps"),
-    [
-        (1000, {"begin_step": 500, "end_step": 400}),
-        (1000, {"begin_step": 500, "end_step": 500}),
-        (1000, {"begin_step": 500, "end_step": 1000, "frequency": 100}),
-        (1000, {"begin_step": 1000, "end_step": 2000, "frequency": 10}),
-        (1000, {"begin_step": 0, "end_step": 50, "frequency": 51}),
-        (1000, {"begin_step": 400, "end_step": 500, "frequency": 600}),
-        (1, {}),
-    ],
-)
-def test_steps_that_do_not_fit_are_refused(n_steps: int, steps: dict[str, int]) -> None:
-    with pytest.raises(Failure) as failure:
-        pruning.pruning_events(WINDOWS["GMP"], 0.9, n_steps, **steps)
-    assert failure.value.code == EXIT_ARGUMENTS
-    message = str(failure.value)
-    assert "--end_step" in message
-    assert str(n_steps) in message
-    assert "\n" not in message

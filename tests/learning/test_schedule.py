@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -13,12 +14,12 @@ import torch
 
 from common import recipes, study
 from common.data import augment
-from common.learning import methods, pruning
+from common.learning import methods
 from common.learning.losses import collapse_value
 from common.learning.schedule import Pruning, Schedule
 from common.model import wide_resnet
-from common.recipes import Augmentation, Config, Window
-from common.runtime import Failure
+from common.recipes import WINDOWS, Augmentation, Config, Window
+from common.runtime import EXIT_ARGUMENTS, Failure
 
 ConfigOf = Callable[..., Config]
 ONE_SHOT = {"pruning_method": "global", "sparsity": 0.9}
@@ -87,12 +88,89 @@ def test_pruning_events_are_in_steps_of_the_stage() -> None:
     def events(plan: Pruning | None) -> dict[int, float]:
         return schedule_of(epochs=100, batch_size=16, pruning=plan).pruning_events(152)
 
-    assert events(by_window) == pruning.pruning_events(window, 0.8, 1000)
+    assert events(by_window) == by_window.events(1000)
     assert list(events(by_window)) == [100, 120, 140, 160, 180, 200]
     assert events(by_flags) == pytest.approx({10: 0.0, 20: 0.7, 30: 0.8})
     assert events(None) == events(dataclasses.replace(by_flags, window=None)) == {}
     with pytest.raises(Failure, match="--end_step"):
         events(dataclasses.replace(by_flags, end_step=1000))
+
+
+def events_of(window: Window, final: float, n_steps: int, **steps: int) -> dict[int, float]:
+    return Pruning(window, final, "magnitude", "uniform", **steps).events(n_steps)
+
+
+@pytest.mark.parametrize("final", [0.3, 0.9, 0.975, 1 / 3])
+@pytest.mark.parametrize(
+    ("window", "n_steps", "steps"),
+    [
+        ("GMP", 80_155, {}),
+        ("later_GMP", 24_500, {}),
+        ("GMP", 315, {}),
+        ("later_GMP", 20, {}),
+        ("GMP", 5000, {"begin_step": 100, "end_step": 1117, "frequency": 50}),
+        ("later_GMP", 5000, {"frequency": 7}),
+    ],
+)
+def test_every_event_follows_the_formula_and_the_last_is_exactly_final(
+    window: str, final: float, n_steps: int, steps: dict[str, int]
+) -> None:
+    events = events_of(WINDOWS[window], final, n_steps, **steps)
+    times = list(events)
+    begin, last = times[0], times[-1]
+    gaps = {b - a for a, b in itertools.pairwise(times)}
+    assert len(gaps) == 1
+    for step, sparsity in events.items():
+        share = (step - begin) / (last - begin)
+        assert sparsity == pytest.approx(final - final * (1 - share) ** 3, abs=1e-12)
+    assert events[begin] == 0
+    assert events[last] == final  # not approximately
+    values = list(events.values())
+    assert values == sorted(values)
+    assert last < n_steps
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_given_steps_are_kept_whatever_the_window(window: Window) -> None:
+    for n_steps, steps, expected in (
+        (5000, (100, 1117, 50), range(100, 1101, 50)),
+        (5000, (0, 10, 5), [0, 5, 10]),
+        (1000, (0, 999, 333), [0, 333, 666, 999]),  # the last step may be an event
+    ):
+        given = dict(zip(("begin_step", "end_step", "frequency"), steps, strict=True))
+        assert list(events_of(window, 0.9, n_steps, **given)) == list(expected)
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_windows_mean_the_same_at_every_length(window: Window) -> None:
+    begin, end, _ = window
+    for n_steps in (2_000, 7_777, 80_155, 1_000_000):
+        times = list(events_of(window, 0.9, n_steps))
+        assert times[0] / n_steps == pytest.approx(begin, abs=1e-3)
+        assert times[-1] / n_steps <= end + 1e-3
+        assert times[-1] / n_steps == pytest.approx(end, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "steps"),
+    [
+        (1000, {"begin_step": 500, "end_step": 400}),
+        (1000, {"begin_step": 500, "end_step": 500}),
+        (1000, {"begin_step": 500, "end_step": 1000, "frequency": 100}),
+        (1000, {"begin_step": 1000, "end_step": 2000, "frequency": 10}),
+        (1000, {"begin_step": 0, "end_step": 50, "frequency": 51}),
+        (1000, {"begin_step": 400, "end_step": 500, "frequency": 600}),
+        (1, {}),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused(n_steps: int, steps: dict[str, int]) -> None:
+    with pytest.raises(Failure) as failure:
+        events_of(WINDOWS["GMP"], 0.9, n_steps, **steps)
+    assert failure.value.code == EXIT_ARGUMENTS
+    message = str(failure.value)
+    assert "--end_step" in message
+    assert str(n_steps) in message
+    assert "\n" not in message
 
 
 # What each configuration becomes
