@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from common.analysis.reliability import two_way, without_each
-from common.analysis.statistics import Estimate
-from common.analysis.subsets import modal_labels
+from common.analysis.statistics import Estimate, half_width
+from common.analysis.subsets import modal_labels, without_each
 
 LABELS_AT_ONCE = 250_000_000  # modal labels: 500 MB, two splits of 30 networks on 1,000,000 images
 
@@ -60,8 +59,8 @@ def referenced_effect(
     12 %, whose interval lay above 0 in 9 of 10 studies.
 
     Sums are averaged over splits before ratios are taken. Intervals: fresh images and fresh
-    networks, by linearised ratios and reliability.two_way; its degrees of freedom are those of the
-    networks with scores, which vary most of the sums.
+    networks, by linearised ratios and `half_width`. Its degrees of freedom are those of the
+    networks with scores, since most of the sums vary with these networks.
     None for K < 6, for fewer than 4 networks with scores, or without PIEs or flips.
     """
     scored = np.isfinite(scores).any(axis=1) & np.isfinite(dense_scores).any(axis=1)
@@ -194,5 +193,5 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _estimate(value: float, parts: np.ndarray, n_models: int) -> Estimate:
-    error, quantile = two_way(parts, n_models=n_models)
-    return Estimate(value, value - quantile * error, value + quantile * error)
+    half = half_width(parts, n_models=n_models)
+    return Estimate(value, value - half, value + half)

@@ -12,16 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from common.analysis.statistics import Estimate
-from common.analysis.subsets import blocks, modes_differ
-
-
-class Halves(NamedTuple):
-    """R random splits of K ids into two halves of K // 2."""
-
-    of: np.ndarray  # bool [R,2,K]
-    without: np.ndarray  # bool [R,K,K]: row i is the half that contains id i, without i
-    other: np.ndarray  # int [R,K]: the index, 0 or 1, of the half that does not contain id i
+from common.analysis.statistics import Estimate, half_width
+from common.analysis.subsets import Halves, blocks, modes_differ, without_each
 
 
 class Lost(NamedTuple):
@@ -57,13 +49,6 @@ def split_ids(k: int, n_splits: int, rng: Generator) -> Halves:
     )
 
 
-def without_each(of: np.ndarray) -> Halves:
-    """Two disjoint parts of the ids, bool [R,2,K], together with each part that lacks one id."""
-    side = of[:, 1].astype(np.int64)
-    own = np.take_along_axis(of, side[..., None], axis=1)
-    return Halves(of, own & ~np.eye(of.shape[2], dtype=bool), 1 - side)
-
-
 def lost_by_half(dense: np.ndarray, pruned: np.ndarray, halves: Halves, n_classes: int) -> Lost:
     """The PIEs of these halves; dense, pruned [K,N]."""
     chosen = np.concatenate([halves.of, halves.without], axis=1)
@@ -86,9 +71,9 @@ def corrected_overlap(lost_x: Lost, lost_y: Lost, halves: Halves) -> CorrectedOv
     half is compared with networks of its own ids, so shared seeds and shared dense networks cannot
     raise r.
 
-    Interval: delta method for r, with the variance over fresh ids and fresh images (two_way). A
-    claim about lost images is about images of this kind, and if PIEs are few, most of the variance
-    comes from the images. Student's t on the plain scale.
+    Interval: delta method for r, with the variance over fresh ids and fresh images (`half_width`).
+    A claim about lost images is about images of this kind, and if PIEs are few, most of the
+    variance comes from the images. Student's t on the plain scale.
     None for K < 4, or if one of the cells loses no image repeatably (reliability <= 0).
     """
     k = halves.of.shape[2]
@@ -101,12 +86,11 @@ def corrected_overlap(lost_x: Lost, lost_y: Lost, halves: Halves) -> CorrectedOv
         return None
     scale = (xx * yy) ** 0.5
     gradient = np.array([-xy / (2 * xx), -xy / (2 * yy), 1]) / scale
-    spread = two_way(np.tensordot(gradient, products, axes=(0, 1)) / n, n_alike)
+    half = half_width(np.tensordot(gradient, products, axes=(0, 1)) / n, n_alike)
     reliability = tuple(
         float(value / np.mean([lost.in_split(i)[:2].var(axis=1) for i in range(len(halves.of))]))
         for value, lost in ((xx, lost_x), (yy, lost_y))
     )
-    half = spread.error * spread.quantile
     r = float(xy / scale)
     unique = Estimate(*(1 - min(1.0, max(0.0, x)) ** 2 for x in (r, r + half, r - half)))
     return CorrectedOverlap(Estimate(r, r - half, r + half), unique, reliability)
@@ -133,39 +117,3 @@ def _centred(lost: np.ndarray, n: int) -> np.ndarray:
     images; the last column stands for the images that are never lost."""
     mean = lost.sum(axis=1, keepdims=True, dtype=np.float32) / n
     return np.concatenate([lost - mean, -mean], axis=1)
-
-
-class Spread(NamedTuple):
-    """Standard error of a sum over images whose terms depend on networks, and the quantile of
-    Student's t for a 95 % interval."""
-
-    error: float
-    quantile: float
-
-
-def two_way(
-    parts: np.ndarray, n_alike: np.ndarray | float = 1.0, n_models: int | None = None
-) -> Spread:
-    """How the sum of parts[0] varies with fresh images and fresh networks.
-
-    parts [1+K,M]: what each image adds to the sum, with all ids, then without each of the K ids;
-    n_alike [M]: the number of images that each column stands for; n_models: how many of the K
-    networks the sum varies with, if not with all.
-    Two-way clustering (Cameron, Gelbach & Miller, Journal of Business & Economic Statistics 29,
-    2011): the variance over images, plus the delete-one jackknife's variance over ids, minus the
-    part that both contain, a network's effect on a single image. The last two terms together are a
-    sum of products of different images, which also rids the jackknife of the noise from modal
-    labels that jump. Degrees of freedom by Satterthwaite, with n_models-1 for the networks' part.
-    """
-    from scipy.stats import t
-
-    k, n = len(parts) - 1, np.sum(n_alike * np.ones(parts.shape[1]))
-    of_images = float((n_alike * (parts[0] - (n_alike * parts[0]).sum() / n) ** 2).sum())
-    mean = parts[1:].mean(axis=0)
-    deviations = (part - mean for part in parts[1:])  # one at a time: images may be many
-    sums = np.array([((n_alike * d).sum(), (n_alike * d**2).sum()) for d in deviations])
-    squares = sums[:, 0] ** 2 - sums[:, 1]
-    of_networks = max(0.0, float((k - 1) / k * squares.sum()))
-    variance = of_images + of_networks
-    df = ((n_models or k) - 1) * (variance / of_networks) ** 2 if of_networks > 0 else np.inf
-    return Spread(variance**0.5, float(t.ppf(0.975, df)))

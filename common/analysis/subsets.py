@@ -1,7 +1,9 @@
 """Modal labels of many subsets of K networks at once, by matrix products of 0/1 choices [R,K] with
-one-hot predictions."""
+one-hot predictions; and halves of the networks, with and without each network."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,3 +76,18 @@ def modes_differ(
     """bool [R,N]: where the modal label of labels a [K,N] over the networks of_a[r] differs from
     that of labels b over the networks of_b[r]."""
     return modal_labels(a, of_a, n_classes) != modal_labels(b, of_b, n_classes)
+
+
+class Halves(NamedTuple):
+    """R random splits of K ids into two halves of K // 2."""
+
+    of: np.ndarray  # bool [R,2,K]
+    without: np.ndarray  # bool [R,K,K]: row i is the half that contains id i, without i
+    other: np.ndarray  # int [R,K]: the index, 0 or 1, of the half that does not contain id i
+
+
+def without_each(of: np.ndarray) -> Halves:
+    """Two disjoint parts of the ids, bool [R,2,K], together with each part that lacks one id."""
+    side = of[:, 1].astype(np.int64)
+    own = np.take_along_axis(of, side[..., None], axis=1)
+    return Halves(of, own & ~np.eye(of.shape[2], dtype=bool), 1 - side)

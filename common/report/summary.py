@@ -13,9 +13,7 @@ from common.report import rows
 from common.report.rows import Row
 from common.study import Cell
 
-PRUNED_COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired")
-PRUNED_COUNTS += ("n_pies_null",)
-DENSE_COUNTS = ("", "", "n_pies_dense_null", "", "")
+COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired", "n_pies_null")
 SURE_FROM = 10  # networks; docs/statistics.md holds the measured coverages of intervals
 FEW_NETWORKS = f"With fewer than {SURE_FROM} networks, 95 % intervals of counts cover 89 to 99 %."
 
@@ -48,15 +46,13 @@ def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
         top1 = numbers.get(("top1", "all"))
         n_models = str(top1.n_models) if top1 else "-"
         dense = _percent(of_dense) + _other_size(of_dense.get(("top1", "all")), top1)
-        of_cell = (learner, cell.pruning_method, study.format_sparsity(cell.sparsity), n_models)
-        counts = []
-        for metric in DENSE_COUNTS if cell.is_dense else PRUNED_COUNTS:
-            row = numbers.get((metric, "all"))
-            counts.append((_count(row) + _other_size(row, top1)) if metric else "")
         if cell.is_dense:
-            lines.append((*of_cell, dense, "", *counts, ""))
+            rest = ("", "", "", _count(numbers, "n_pies_dense_null"), "", "", "")
         else:
-            lines.append((*of_cell, dense, _percent(numbers), *counts, _p_value(numbers)))
+            counts = (_count(numbers, metric) for metric in COUNTS)
+            rest = (_percent(numbers), *counts, _p_value(numbers))
+        sparsity = study.format_sparsity(cell.sparsity)
+        lines.append((learner, cell.pruning_method, sparsity, n_models, dense, *rest))
     return lines
 
 
@@ -110,13 +106,14 @@ def _other_size(row: Row | None, top1: Row | None) -> str:
     return f" ({', '.join(other)})" if other else ""
 
 
-def _count(row: Row | None) -> str:
+def _count(numbers: Numbers, metric: str) -> str:
+    row = numbers.get((metric, "all"))
     if row is None:
         return "-"
     value, low, high = (None if x is None else round(x) for x in row[5:8])
     interval = "" if low is None else f" [{low}, {high}]"
-    of_all = f" of {row.n_examples}" if row.metric == "n_pies" else ""
-    return f"{value}{of_all}{interval}"
+    of_all = f" of {row.n_examples}" if metric == "n_pies" else ""
+    return f"{value}{of_all}{interval}{_other_size(row, numbers.get(('top1', 'all')))}"
 
 
 def _p_value(numbers: Numbers) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from common.analysis import held_out
 from common.analysis.held_out import Referenced, referenced_effect
-from common.analysis.reliability import two_way
+from common.analysis.statistics import half_width
 from tests.analysis.pie_worlds import World, logits
 
 C = 5
@@ -75,7 +75,7 @@ def test_only_some_networks_have_scores(monkeypatch: pytest.MonkeyPatch) -> None
     found = study("unstable", 12, 1, n_scored=5)
     assert np.isfinite(found).all()
     assert found.effect.low > 0
-    monkeypatch.setattr(held_out, "two_way", lambda parts, n_models: two_way(parts))
+    monkeypatch.setattr(held_out, "half_width", lambda parts, n_models: half_width(parts))
     assert np.diff(study("unstable", 12, 1, n_scored=5).effect[1:]) < np.diff(found.effect[1:])
 
 

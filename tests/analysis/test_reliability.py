@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from numpy.random import Generator
 from pie_worlds import World, logits, lose
-from scipy.stats import t
 
 from common.analysis import pie, reliability
 from common.analysis.reliability import CorrectedOverlap
@@ -96,25 +95,6 @@ def test_few_networks_or_nothing_lost_is_none() -> None:
     mean = cells[0].dense
     nothing = World(mean, mean, (0.0, 0.0))
     assert overlap((cells[0], nothing), 6, rng, 4) is None
-
-
-def test_two_way_is_the_variance_of_a_mean_if_networks_do_not_matter() -> None:
-    rng = np.random.default_rng(5)
-    values = rng.normal(size=50)
-    error, quantile = reliability.two_way(np.tile(values / 50, (6, 1)))
-    assert error == pytest.approx(values.std() / 50**0.5)
-    assert quantile == pytest.approx(1.96, abs=1e-3)
-
-
-def test_networks_whose_values_do_not_vary_give_no_degrees_of_freedom() -> None:
-    """All images alike, so nearly all variance is of the networks: of 10, only 5 matter."""
-    by_network = np.zeros(11)
-    by_network[1:6] = np.random.default_rng(6).normal(size=5)
-    parts = np.tile(by_network[:, None], 1000)
-    assert reliability.two_way(parts).quantile == pytest.approx(t.ppf(0.975, 9), rel=0.01)
-    of_five = reliability.two_way(parts, n_models=5)
-    assert of_five.quantile == pytest.approx(t.ppf(0.975, 4), rel=0.01)
-    assert of_five.error == reliability.two_way(parts).error
 
 
 @pytest.mark.slow

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
 from common.analysis import statistics as analysis
-from common.analysis.statistics import Estimate, Mean, mean_over_networks, share_interval
+from common.analysis.statistics import (
+    Estimate,
+    Mean,
+    half_width,
+    mean_over_networks,
+    share_interval,
+)
 
 
 def test_a_table() -> None:
@@ -142,3 +148,23 @@ def test_a_ratio_to_what_may_be_0_has_no_interval() -> None:
     for b in ([0.1, -0.1, 0.05], [np.nan, 1, 1]):
         assert analysis.ratio(a, b) is None
     assert analysis.ratio(a[:1], a[:1]) is None
+
+
+# Intervals over images and networks
+
+
+def test_the_interval_of_a_mean_if_networks_do_not_matter() -> None:
+    values = np.random.default_rng(5).normal(size=50)
+    expected = 1.96 * values.std() / 50**0.5
+    assert half_width(np.tile(values / 50, (6, 1))) == pytest.approx(expected, rel=1e-3)
+
+
+def test_networks_whose_values_do_not_vary_give_no_degrees_of_freedom() -> None:
+    """All images alike, so nearly all variance is of the networks: of 10, only 5 matter."""
+    by_network = np.zeros(11)
+    by_network[1:6] = np.random.default_rng(6).normal(size=5)
+    parts = np.tile(by_network[:, None], 1000)
+    of_ten, of_five = half_width(parts), half_width(parts, n_models=5)
+    jackknife = (9 / 10 * ((1000 * (by_network[1:] - by_network[1:].mean())) ** 2).sum()) ** 0.5
+    assert of_ten == pytest.approx(scipy.stats.t.ppf(0.975, 9) * jackknife, rel=0.01)
+    assert of_five == pytest.approx(scipy.stats.t.ppf(0.975, 4) * jackknife, rel=0.01)
