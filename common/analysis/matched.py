@@ -2,7 +2,8 @@
 
 At equal sparsity the learner that suffers more from pruning makes more errors, and errors alone
 make PIEs. So each learner's count is expressed as a function of its error over the sparsities, and
-the two functions are compared at errors that both learners reach.
+the two functions are compared at errors that both learners reach: at the lowest, at the highest,
+and between.
 """
 
 from __future__ import annotations
@@ -29,24 +30,39 @@ class Level(NamedTuple):
     pruned: np.ndarray  # [K,N] labels
 
 
+class Matched(NamedTuple):
+    """Count of learner b minus that of learner a at equal error, where both learners reach it."""
+
+    errors: tuple[float, float]  # the lowest and the highest error that both reach
+    lowest: Estimate  # difference at the lowest
+    highest: Estimate  # difference at the highest
+    average: Estimate  # over all errors between, evenly in log error; it can hide a change of sign
+
+    def changes_sign(self) -> bool:
+        """Whether the intervals at both ends exclude 0, on opposite sides (each at 95 %)."""
+        low, high = self.lowest, self.highest
+        return low.high < 0 < high.low or high.high < 0 < low.low
+
+
 def matched_difference(
     a: Sequence[Level],
     b: Sequence[Level],
     count: Count,
     rng: Generator,
     n_resamples: int = 200,
-) -> Estimate | None:
-    """Count of learner b minus that of a at equal error, averaged over the common range of log
-    error; a and b hold one level for each sparsity.
+    n_repeats: int = 1,
+) -> Matched | None:
+    """Count of learner b minus that of a at equal error; a and b hold one level for each sparsity.
 
     count(dense, pruned, subsets) counts, [R], the images whose modal labels differ, raw or
     corrected, of R populations: the networks that each row of subsets, bool [R,K], chooses. Counts
     add up over images, which come in blocks. Images on which all networks of a level agree are left
-    out beforehand: they are PIEs of no two halves. The curve of a learner is monotone in error
+    out beforehand: they are PIEs of no two halves. A count that varies with random splits is
+    repeated n_repeats times for the whole population. The curve of a learner is monotone in error
     (isotonic regression over the sparsities); between sparsities log(count + 1) is linear in log
     error, since counts grow about as a power of error.
 
-    Interval: a delete-half jackknife over the ids of each learner takes the same half at all
+    Intervals: a delete-half jackknife over the ids of each learner takes the same half at all
     sparsities, for errors and counts alike. Counts of halves are larger, so their spread is taken
     on the square-root scale, where it hardly depends on the count, and moved to the observed count.
     Student's t has K-1 degrees of freedom, with the K of the smaller learner.
@@ -59,15 +75,20 @@ def matched_difference(
     if min(len(a), len(b)) < 2 or k < 4:
         return None
     (curve_a, halves_a), (curve_b, halves_b) = (
-        _resample(levels, count, n_resamples, rng) for levels in (a, b)
+        _resample(levels, count, n_resamples, n_repeats, rng) for levels in (a, b)
     )
     errors = _common(curve_a, curve_b)
     if errors is None:
         return None
-    value = _difference(curve_a, curve_b, errors)
-    found = [_difference(*pair, errors) for pair in zip(halves_a, halves_b, strict=True)]
-    half = float(t.ppf(0.975, k - 1)) * float(np.std(found))
-    return Estimate(value, value - half, value + half)
+    pairs = [(curve_a, curve_b), *zip(halves_a, halves_b, strict=True)]
+    differences = np.array([in_b.at(errors) - in_a.at(errors) for in_a, in_b in pairs])
+    quantile = float(t.ppf(0.975, k - 1))
+    estimates = []
+    for value, *found in (differences[:, 0], differences[:, -1], differences.mean(axis=1)):
+        half = quantile * float(np.std(found))
+        estimates.append(Estimate(float(value), float(value - half), float(value + half)))
+    low, high = np.exp(errors[[0, -1]]).tolist()
+    return Matched((low, high), *estimates)
 
 
 class Curve(NamedTuple):
@@ -86,7 +107,7 @@ class Curve(NamedTuple):
 
 
 def _resample(
-    levels: Sequence[Level], count: Count, n_resamples: int, rng: Generator
+    levels: Sequence[Level], count: Count, n_resamples: int, n_repeats: int, rng: Generator
 ) -> tuple[Curve, list[Curve]]:
     """The curve of all networks, and curves that vary around it as those of fresh networks would.
 
@@ -97,8 +118,7 @@ def _resample(
         raise ValueError(f"levels of one learner have {sorted(sizes)} networks")
     k = sizes.pop()
     levels = [_disputed(level) for level in levels]
-    # Several times, since a corrected count varies with the random splits behind it.
-    everyone = np.ones((n_resamples // 5, k), dtype=bool)
+    everyone = np.ones((n_repeats, k), dtype=bool)
     centre = _root(_points(levels, everyone, count).mean(axis=0))
     of_half = rng.random((n_resamples, k)).argsort(axis=1) < k // 2
     halves = _root(_points(levels, of_half, count))
@@ -143,7 +163,3 @@ def _common(a: Curve, b: Curve) -> np.ndarray | None:
     low = max(a.log_error.min(), b.log_error.min())
     high = min(a.log_error.max(), b.log_error.max())
     return np.linspace(low, high, N_ERRORS) if low < high else None
-
-
-def _difference(a: Curve, b: Curve, log_errors: np.ndarray) -> float:
-    return float((b.at(log_errors) - a.at(log_errors)).mean())

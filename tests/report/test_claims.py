@@ -126,7 +126,7 @@ def test_more_errors_are_not_more_lost(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert pick(found, "PIEs at equal sparsity")[1] > 0  # the earlier verdict
     for what in ("corrected PIEs", "PIEs"):
-        value, low, high = pick(found, f"{what} at equal error")
+        value, low, high = pick(found, f"{what} at the highest common error")
         assert low < 0 < high
         assert abs(value) < 10
     assert found[0]["verdict"] == "undecided"
@@ -146,10 +146,35 @@ def test_less_stable_votes_are_not_more_lost(tmp_path: Path) -> None:
             cell = Cell(learner, "global", sparsity)
             store_world(tmp_path, cell, made, np.random.default_rng(round(100 * severity)))
     found = read(tmp_path)
-    assert pick(found, "PIEs at equal error")[1] > 0  # the earlier verdict
-    _, low, high = pick(found, "corrected PIEs at equal error")
+    assert pick(found, "PIEs at the highest common error")[1] > 0  # the earlier verdict
+    _, low, high = pick(found, "corrected PIEs at the highest common error")
     assert low < 0 < high
     assert found[0]["verdict"] == "undecided"
+
+
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_difference_that_changes_sign_is_decided_at_high_error(tmp_path: Path, more: int) -> None:
+    """K1 by the average over errors. On 100 images all networks vote for class 1; at each sparsity
+    some of them are lost, to class 2. SupCon loses more at low error, on average, and fewer at high
+    error, or the reverse."""
+    for learner, lost in zip(LEARNERS, ((5, 20, 80), (60, 50, 40))[::more], strict=True):
+        for n_lost, severity, sparsity in zip(lost, (0.2, 0.5, 0.8), (0.5, 0.7, 0.9), strict=True):
+            made = severe(severity)
+            made = made._replace(dense=made.dense.copy())
+            made.dense[:100, 1] = made.pruned[:100, 1] = 99
+            made.pruned[:n_lost, 2] = 199
+            cell = Cell(learner, "global", sparsity)
+            store_world(tmp_path, cell, made, np.random.default_rng(round(100 * severity)))
+    found = read(tmp_path)
+    for what, sign in (
+        ("averaged over common errors", more),  # the earlier verdict
+        ("at the lowest common error", more),
+        ("at the highest common error", -more),
+    ):
+        (line,) = [line for line in found if line["statistic"].startswith(f"corrected PIEs {what}")]
+        assert min(sign * float(line["ci_low"]), sign * float(line["ci_high"])) > 0
+        assert line["note"] == "the sign depends on the error"
+    assert found[0]["verdict"] == ("contradicted" if more > 0 else "incomplete")
 
 
 def test_learners_without_common_errors_are_not_compared(tmp_path: Path) -> None:
