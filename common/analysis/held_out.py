@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 
 from common.analysis.statistics import Estimate, half_width
-from common.analysis.subsets import modal_labels, without_each
+from common.analysis.subsets import modal_labels, two_parts, without_each
 
 LABELS_AT_ONCE = 250_000_000  # modal labels: 500 MB, two splits of 30 networks on 1,000,000 images
 
@@ -93,12 +93,10 @@ def _split(scored: np.ndarray, n_splits: int, rng: Generator) -> tuple[np.ndarra
     most half of them."""
     k = len(scored)
     n_held_out = max(2, min(k - 2 * (2 * k // 5), int(scored.sum()) // 2))
-    n = (k - n_held_out) // 2
-    order = rng.random((n_splits, k)) + ~scored  # networks with scores come first
-    place = order.argsort(axis=1).argsort(axis=1)
-    held_out = place < n_held_out
-    place = np.where(held_out, np.inf, rng.random((n_splits, k))).argsort(axis=1).argsort(axis=1)
-    return np.stack([place < n, (place >= n) & (place < 2 * n)], axis=1), held_out
+    scored_first = rng.random((n_splits, k)) + ~scored
+    held_out = two_parts(scored_first, n_held_out)[:, 0]
+    others_first = np.where(held_out, np.inf, rng.random((n_splits, k)))
+    return two_parts(others_first, (k - n_held_out) // 2), held_out
 
 
 def _modes(

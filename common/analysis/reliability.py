@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 from common.analysis.statistics import Estimate, half_width
-from common.analysis.subsets import Halves, blocks, modes_differ, without_each
+from common.analysis.subsets import Halves, blocks, modes_differ, two_parts, without_each
 
 
 class Lost(NamedTuple):
@@ -43,10 +43,7 @@ class CorrectedOverlap(NamedTuple):
 
 def split_ids(k: int, n_splits: int, rng: Generator) -> Halves:
     """Splits of the ids 0 ... K-1; the cells that are compared share them."""
-    place = rng.random((n_splits, k)).argsort(axis=1).argsort(axis=1)
-    return without_each(
-        np.stack([place < k // 2, (place >= k // 2) & (place < k // 2 * 2)], axis=1)
-    )
+    return without_each(two_parts(rng.random((n_splits, k)), k // 2))
 
 
 def lost_by_half(dense: np.ndarray, pruned: np.ndarray, halves: Halves, n_classes: int) -> Lost:

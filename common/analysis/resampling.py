@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 
 from common.analysis.pie import find_pies
-from common.analysis.subsets import blocks, modal_and_next, modal_labels, modes_differ
+from common.analysis.subsets import blocks, modal_and_next, modal_labels, modes_differ, two_parts
 
 
 class Corrected(NamedTuple):
@@ -53,8 +53,11 @@ def corrected_pies(
     if half == 0:
         return Corrected(math.nan, None, 0)
     complete = _n_splits(k) <= n_splits
-    first, second = _all_splits(k) if complete else _random_splits(k, n_splits, rng)
-    values, changes = _correct_splits(dense, pruned, first, second, n_classes)
+    if complete:
+        halves = _all_splits(k)
+    else:
+        halves = two_parts(rng.random((n_splits, k)).argsort(axis=1), half)
+    values, changes = _correct_splits(dense, pruned, halves, n_classes)
     value = float(values.mean())
     if k < 4:
         return Corrected(value, None, half)
@@ -82,12 +85,11 @@ def corrected_counts(
     n_splits random splits each."""
     half, total = subsets.sum(axis=1, keepdims=True) // 2, np.zeros(len(subsets))
     for _ in range(n_splits):
-        rank = np.where(subsets, rng.random(subsets.shape), 2).argsort(axis=1).argsort(axis=1)
-        first, second = rank < half, (rank >= half) & (rank < 2 * half)
+        parts = two_parts(np.where(subsets, rng.random(subsets.shape), 2), half)
         d, other_d, p, other_p = (
             modal_labels(labels, part, n_classes)
             for labels in (dense, pruned)
-            for part in (first, second)
+            for part in parts.swapaxes(0, 1)
         )
         between = (d != other_p).sum(axis=1) + (other_d != p).sum(axis=1)
         total += (between - (d != other_d).sum(axis=1) - (p != other_p).sum(axis=1)) / 2
@@ -102,7 +104,6 @@ class Null(NamedTuple):
     mean: float
     interval: tuple[float, float]  # the central 95 % of the counts
     p_value: float  # share of arrangements, the observed one included, with as many PIEs or more
-    paired: bool  # whether networks were exchanged within pairs of equal id
     floor: float  # the smallest p-value there can be; 1 if a single pair was exchanged
 
 
@@ -145,7 +146,7 @@ def permutation_null(
     else:
         p_value, floor = (1 + as_many) / (1 + n_permutations), 1 / (1 + n_permutations)
     low, high = np.quantile(counts, [0.025, 0.975])
-    return Null(counts, float(counts.mean()), (float(low), float(high)), p_value, paired, floor)
+    return Null(counts, float(counts.mean()), (float(low), float(high)), p_value, floor)
 
 
 def count_interval(
@@ -242,8 +243,8 @@ def _n_splits(k: int) -> int:
     return math.comb(k, half) * math.comb(k - half, half) // 2
 
 
-def _all_splits(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both halves of every split, bool [S,k] each; the first half contains the lowest network. If k
+def _all_splits(k: int) -> np.ndarray:
+    """Both halves of every split, bool [S,2,k]; the first half contains the lowest network. If k
     is odd, one network is left out."""
     halves = []
     for left_out in range(k) if k % 2 else [k]:
@@ -251,14 +252,7 @@ def _all_splits(k: int) -> tuple[np.ndarray, np.ndarray]:
         for chosen in itertools.combinations(others, k // 2 - 1):
             first = {lowest, *chosen}
             halves.append([[i in first, i not in first and i != left_out] for i in range(k)])
-    first, second = np.moveaxis(np.array(halves), 2, 0)
-    return first, second
-
-
-def _random_splits(k: int, n_splits: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    rank = rng.random((n_splits, k)).argsort(axis=1)
-    half = k // 2
-    return rank < half, (rank >= half) & (rank < 2 * half)
+    return np.array(halves).swapaxes(1, 2)
 
 
 def _all_exchanges(k: int) -> np.ndarray:
@@ -269,22 +263,23 @@ def _all_exchanges(k: int) -> np.ndarray:
 
 
 def _correct_splits(
-    dense: np.ndarray, pruned: np.ndarray, first: np.ndarray, second: np.ndarray, n_classes: int
+    dense: np.ndarray, pruned: np.ndarray, halves: np.ndarray, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The corrected count [S] of each split, and the change [S,K] of that count when each network
-    is deleted, from halves bool [S,K].
+    is deleted, from halves bool [S,2,K].
 
     The count is written with agreements in place of differences: 1/2 [a(D_A,D_B) + a(P_A,P_B) -
     a(D_A,P_B) - a(D_B,P_A)]. A deletion changes the modal label of one half, and only where the
     deleted network voted for it.
     """
-    values, changes = np.zeros(len(first)), np.zeros(first.shape)
+    n_splits, _, k = halves.shape
+    values, changes = np.zeros(n_splits), np.zeros((n_splits, k))
     for block in _disputed(dense, pruned):
         modes = [
             [modal_and_next(labels, half, n_classes) for labels in block]
-            for half in (first, second)
+            for half in halves.swapaxes(0, 1)
         ]
-        for half, own, other in zip((first, second), modes, modes[::-1], strict=True):
+        for half, own, other in zip(halves.swapaxes(0, 1), modes, modes[::-1], strict=True):
             for labels, sign, (now, then) in zip(block, (0.5, -0.5), own, strict=True):
                 agree, agree_then = (
                     (mode == other[0][0]).astype(np.int8) - (mode == other[1][0])

@@ -78,6 +78,13 @@ def modes_differ(
     return modal_labels(a, of_a, n_classes) != modal_labels(b, of_b, n_classes)
 
 
+def two_parts(numbers: np.ndarray, size: np.ndarray | int) -> np.ndarray:
+    """bool [R,2,K]: for each row of numbers [R,K], the `size` networks with the smallest numbers
+    and the `size` that follow."""
+    rank = numbers.argsort(axis=1).argsort(axis=1)
+    return np.stack([rank < size, (rank >= size) & (rank < 2 * size)], axis=1)
+
+
 class Halves(NamedTuple):
     """R random splits of K ids into two halves of K // 2."""
 

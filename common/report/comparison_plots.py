@@ -3,7 +3,7 @@ Each function draws a figure from the arrays that `style.keep` stores beside it.
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,7 @@ def pies_by_sparsity(a: Arrays) -> Figure:
     grey = {"color": GREY, "marker": "o", "linewidth": 0}
     counts.legend([Line2D([], [], **grey), Line2D([], [], **grey | RAW)], ["corrected", "raw"])
     accuracy.legend([Line2D([], [], color=GREY, linewidth=0.7)], ["dense"])
-    handles = _name_lines([look for _, look in lines])
+    handles = _name_lines(a)
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
     figure.suptitle(
         f"PIEs by sparsity: {a['n_models']} networks a cell (corrected: half of them), "
@@ -119,27 +119,32 @@ def pies_by_sparsity(a: Arrays) -> Figure:
 
 def _lines(a: Arrays) -> list[tuple[np.ndarray, dict[str, Any]]]:
     """For each line, the indices of its cells by ascending sparsity, and how the line looks."""
-    cells = list(zip(a["learner"].tolist(), a["pruning_method"].tolist(), strict=True))
-    prunings = list(dict.fromkeys(a["pruning_method"].tolist()))
     lines = []
-    for learner, pruning in product(LEARNERS, prunings):
-        chosen = np.array([i for i, cell in enumerate(cells) if cell == (learner, pruning)], int)
-        kind = prunings.index(pruning) % len(MARKERS)
-        look = {"color": LEARNER_COLOURS[learner], "marker": MARKERS[kind]}
-        look |= {"linestyle": DASHES[kind], "label": f"{learner}, {pruning.replace('_', ' ')}"}
+    for learner, (pruning, look) in product(LEARNERS, _looks(a).items()):
+        (chosen,) = ((a["learner"] == learner) & (a["pruning_method"] == pruning)).nonzero()
         if len(chosen):
+            look = {"color": LEARNER_COLOURS[learner], **look}
             lines.append((chosen[a["sparsity"][chosen].argsort()], look))
     return lines
 
 
-def _name_lines(looks: list[dict[str, Any]]) -> list[Line2D]:
+def _looks(a: Arrays) -> dict[str, dict[str, Any]]:
+    """Marker and dashes of each pruning."""
+    prunings = dict.fromkeys(a["pruning_method"].tolist())
+    looks = zip(prunings, cycle(MARKERS), cycle(DASHES), strict=False)
+    return {pruning: {"marker": marker, "linestyle": line} for pruning, marker, line in looks}
+
+
+def _name_lines(a: Arrays) -> list[Line2D]:
     """Legend handles: one for each learner (its colour) and pruning (its marker and dashes)."""
-    learners, prunings = {}, {}
-    for look in looks:
-        learner, pruning = look["label"].split(", ")
-        learners[learner] = {"color": look["color"], "linewidth": 3, "label": learner}
-        prunings[pruning] = look | {"color": GREY, "markersize": 4, "label": pruning}
-    return [Line2D([], [], **look) for look in (*learners.values(), *prunings.values())]
+    learners = [learner for learner in LEARNERS if learner in a["learner"]]
+    return [
+        *(Line2D([], [], color=LEARNER_COLOURS[of], linewidth=3, label=of) for of in learners),
+        *(
+            Line2D([], [], color=GREY, markersize=4, label=pruning.replace("_", " "), **look)
+            for pruning, look in _looks(a).items()
+        ),
+    ]
 
 
 def _with_interval(axes: Axes, x: np.ndarray, estimates: np.ndarray, look: dict[str, Any]) -> None:

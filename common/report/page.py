@@ -88,25 +88,26 @@ def _answers(found: Iterable[Row]) -> list[dict[str, Any]]:
     """How many images each learner loses at its highest sparsity: the smallest and largest count
     over its prunings by magnitude, as counted and, if all cells have corrected counts,
     corrected."""
-    counts: dict[tuple[str, float], dict[str, list[Row]]] = {}
-    for row in found:
-        is_wanted = row.metric in ("n_pies", "n_pies_corrected") and row.group == "all"
-        if is_wanted and row.sparsity != "0.00" and row.pruning_method in SCHEDULES:
-            counts.setdefault((row.learner, row.cell.sparsity), {}).setdefault(
-                row.metric, []
-            ).append(row)
-    answers = []
+    metrics, answers = ("n_pies", "n_pies_corrected"), []
+    counts = [row for row in found if row.metric in metrics and row.group == "all"]
     for learner in LEARNERS:
-        highest = max((key for key in counts if key[0] == learner), default=None)
-        if highest and (pies := counts[highest].get("n_pies")):
-            corrected = counts[highest].get("n_pies_corrected", [])
+        of_learner = [
+            row
+            for row in counts
+            if row.learner == learner and row.pruning_method in SCHEDULES and row.cell.sparsity > 0
+        ]
+        highest = max((row.cell.sparsity for row in of_learner), default=None)
+        pies, corrected = (
+            [row for row in of_learner if row.metric == metric and row.cell.sparsity == highest]
+            for metric in metrics
+        )
+        if pies:
+            is_complete = len(corrected) == len(pies)
             answers.append({
                 "learner": learner,
-                "sparsity": format_sparsity(highest[1]),
+                "sparsity": pies[0].sparsity,
                 "pies": _range(row.value for row in pies),
-                "corrected": _range(row.value for row in corrected)
-                if len(corrected) == len(pies)
-                else "",
+                "corrected": _range(row.value for row in corrected) if is_complete else "",
                 "n_models": _range(row.n_models for row in pies),
                 "n_examples": _range(row.n_examples for row in pies),
             })  # fmt: skip
