@@ -6,14 +6,15 @@ pruned networks from p_P, and the question is whether argmax p_D != argmax p_P, 
 networks would show. The prior of both distributions is fitted to all images (empirical Bayes),
 since votes alone cannot tell 6:4 from 4:6.
 
-Dirichlet priors were tried and abandoned. p_P ~ Dirichlet(s p_D) expects large changes of all
-images or of none: it gave 17 where 96 were lost (K = 10). A Dirichlet for p_D, symmetric or with
-one class leading, gives all classes but two too little probability for a vote: with ten classes
-it gave 60 where 14 were lost.
+Other priors were tried and abandoned; the numbers are sums of probabilities. p_P ~ Dirichlet(s p_D)
+expects large changes of all images or of none: 17 where 96 images were lost (K = 10). A Dirichlet
+for p_D, symmetric or with one class leading, gives all classes but two too little probability for a
+vote: 60 where 14 were lost, with ten classes.
 
-At K = 5 votes do not tell noise from a change. CHANGE = 0 in place of 0.1 gave 34 in place of 48
-where only the noise rises and 12 were lost, but 5 in place of 10 where few are lost, also 12. To
-fit the prior to votes of whole populations besides those of halves did not help either.
+At K = 5 votes do not tell noise from a change. Where only the noise rises and 12 images are lost,
+the sum is 48, and 34 with CHANGE = 0 in place of 0.1; but where a change loses as few, the sum is
+10, and 5 with CHANGE = 0. Fitting the prior to votes of whole populations, besides those of halves,
+did not help either.
 """
 
 from __future__ import annotations

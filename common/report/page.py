@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common import files, paths
-from common.report import captions, gallery, rows, settings, stored_pies
+from common.report import page_figures, page_gallery, page_recipes, rows, stored_pies
 from common.report.by_image import GALLERY
 from common.report.evidence import NO_CELLS
 from common.report.rows import Row
@@ -37,8 +37,8 @@ TESTS = {
 def write(pies: Path) -> Path:
     """Write index.html into `pies` (a folder pies/<dataset>) and return its path."""
     cells = stored_pies.pies_by_cell(pies)
-    shown = gallery.lay_out(cells)
-    headline, groups = captions.grouped(pies)
+    shown = page_gallery.lay_out(cells)
+    headline, groups = page_figures.grouped(pies)
     sources = [_source(pies, cell, n, cells[cell]) for cell, n in shown.n_shown.items()]
     table = files.read_csv(paths.main_table(pies))
     claims = _claims(pies)
@@ -63,7 +63,7 @@ def write(pies: Path) -> Path:
         and any("pie_probability" in a for a in cells.values()),
         filters=_choices(source["key"] for source in sources),
         figure_filters=_choices(group[:3] for group in groups),
-        run=settings.of_cells(pies),
+        run=page_recipes.of_cells(pies),
         style=Markup((HERE / "page.css").read_text()),
         script=Markup((HERE / "page.js").read_text()),
     )

@@ -19,8 +19,8 @@ from common.study import Cell
 # Splits behind a corrected count: all 126 at K = 10. With 200 random splits, the standard error of
 # the count is 1/20 of half its interval.
 N_SPLITS = 200
-# Subsets of each population size. With 1,000 the band in the figure would look the same, but they
-# would take more time than all other statistics of a cell.
+# Subsets of each population size. 1,000 would take more time than all other statistics of a cell,
+# for a band in the figure that looks the same.
 N_BY_SIZE = 200
 # Numbers about each network's embedding: their names in the stored predictions, and their metrics.
 NUMBERS = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common import files, paths
-from common.report import rows, settings
+from common.report import page_recipes, rows
 from common.report.rows import Row
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib")
@@ -29,7 +29,7 @@ def collect(pies: Path) -> dict[str, Any]:
     return {
         "dataset": pies.name,
         "analysed_with": environment(),
-        "recipes": settings.stored_recipes(pies),
+        "recipes": page_recipes.stored(pies),
         "claims": files.read_csv(paths.claims(pies)),
         "columns": list(Row._fields),
         "numbers": [list(row) for row in rows.read(pies)],

@@ -21,10 +21,10 @@ KEPT = {"labels", *NUMBERS}
 
 
 def pies_by_cell(pies: Path) -> dict[Cell, Arrays]:
-    """The PIEs of every analysed cell of both learners in a folder pies/<dataset>, sorted. Cells
-    are left out if their test images are not those of the last analysis (if that is unknown: of
-    most cells), since their column n is another image. File times cannot tell which analysis was
-    last: clocks jump, and copies are new."""
+    """The PIEs of every analysed cell of both learners in a folder pies/<dataset>, sorted. A cell
+    is left out if its column n is another image than in the last analysis (or, if nobody noted its
+    images, than in most cells). File times do not tell which analysis was last: clocks jump, and
+    copies are new."""
     stored = paths.pies_files(pies)
     found = {cell: files.load_arrays(stored[cell]) for cell in sorted(stored)}
     complete = {cell: a for cell, a in found.items() if a is not None and a.keys() >= KEYS}

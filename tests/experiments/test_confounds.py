@@ -23,7 +23,7 @@ from running import (
 
 from common.model import checkpoints, wide_resnet
 from common.paths import NetworkFiles
-from common.report import gallery, stored_pies
+from common.report import page_gallery, stored_pies
 from common.study import Cell, dense_cell
 
 numbers_only = pytest.mark.usefixtures("numbers_only")
@@ -86,7 +86,7 @@ def test_networks_pruned_at_random_are_analysed_beside_the_others(study_copy: St
     assert table.cells("supervised") == {
         *("dense", "GMP", "later_GMP", "global", "random_GMP", "random_global"),
     }
-    cells = gallery.lay_out(stored_pies.pies_by_cell(study_copy.pies)).data["cells"]
+    cells = page_gallery.lay_out(stored_pies.pies_by_cell(study_copy.pies)).data["cells"]
     for pruning in ("GMP", "random_GMP", "random_global"):
         assert ["supervised", pruning, "0.90", 2] in cells
 

@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 from common import files, paths, study
-from common.report import captions, gallery, page, plots, publish, rows, settings, style
+from common.report import (
+    page,
+    page_figures,
+    page_gallery,
+    page_recipes,
+    plots,
+    publish,
+    rows,
+    style,
+)
 from common.report.by_image import GALLERY
 from common.report.summary import FEW_NETWORKS
 from common.study import Cell
@@ -185,15 +194,15 @@ def test_every_figure_says_what_it_shows_and_of_how_many(pies: Path) -> None:
     found = paths.report_figures(pies)
     assert text.count("<figcaption><strong>") == len(found) == 7
     assert text.count("10 networks, 40 test images.</figcaption>") == len(found)
-    assert captions.CAPTIONS.keys() == paths.REPORT_FIGURES.keys()
+    assert page_figures.CAPTIONS.keys() == paths.REPORT_FIGURES.keys()
 
 
 def test_figures_beyond_the_budget_are_shown_from_their_files(
     pies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = shutil.copytree(pies, tmp_path / "copy")
-    first, _ = captions.grouped(copy)
-    monkeypatch.setattr(captions, "INLINE_BYTES", len(first.source))
+    first, _ = page_figures.grouped(copy)
+    monkeypatch.setattr(page_figures, "INLINE_BYTES", len(first.source))
     sources = re.findall(r'<img src="([^"]+)"', page.write(copy).read_text())
     assert len(sources) == len(paths.report_figures(copy))
     linked = [source for source in sources if not source.startswith("data:")]
@@ -229,20 +238,22 @@ def test_a_page_of_any_size_stays_small(monkeypatch: pytest.MonkeyPatch) -> None
         for learner in study.LEARNERS
         for sparsity in (0.3, 0.5, 0.7, 0.9)
     }
-    made = gallery.lay_out(cells)
-    assert len(made.sprite) <= gallery.SPRITE_BYTES
-    assert len(json.dumps(made.data)) < 1.3 * gallery.DATA_BYTES
+    made = page_gallery.lay_out(cells)
+    assert len(made.sprite) <= page_gallery.SPRITE_BYTES
+    assert len(json.dumps(made.data)) < 1.3 * page_gallery.DATA_BYTES
     by = "pie_probability" if "pie_probability" in found else "vote_distance"
     for number, (cell, n_shown) in enumerate(made.n_shown.items()):
         shown = [made.data["images"][p[1]][0] for p in made.data["pies"] if p[0] == number]
         most = np.argsort(-cells[cell][by][:n_pies], kind="stable")[:n_shown]
         assert 20 <= n_shown == len(shown)
         assert set(shown) == set(most.tolist())
-    assert captions.INLINE_BYTES + gallery.SPRITE_BYTES + gallery.DATA_BYTES <= 3_700_000
+    assert (
+        page_figures.INLINE_BYTES + page_gallery.SPRITE_BYTES + page_gallery.DATA_BYTES <= 3_700_000
+    )
 
 
 def test_settings_are_told_once_and_by_cells_made_alike(pies: Path) -> None:
-    told = settings.of_cells(pies)
+    told = page_recipes.of_cells(pies)
     assert told.common == [("torch", "2.x"), ("ids", "0-2, 7"), ("parent", "abababab…")]
     heads = [("supervised", "GMP 0.90"), ("SupCon", "GMP 0.90; global 0.50")]
     assert (told.heads, told.lines) == (heads, [("epochs", ["1", "2"])])

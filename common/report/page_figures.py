@@ -10,7 +10,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from common import files, paths
-from common.report.gallery import data_uri
+from common.report.page_gallery import data_uri
 from common.study import LEARNERS, Cell, format_sparsity
 
 # Title and caption, by the keys of paths.REPORT_FIGURES.

@@ -1,4 +1,4 @@
-"""What was run: the settings of all cells, as a readable table."""
+"""What was run: the recipes of all cells, for the last section of the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARYING_KEYS = ("median_seconds",)  # may differ where the recipe does not
 Recipe = dict[str, Any]
 
 
-def stored_recipes(pies: Path) -> dict[str, Recipe]:
+def stored(pies: Path) -> dict[str, Recipe]:
     """The recipe of every analysed cell, by the name of the cell, as the analyses stored them."""
     files = [paths.recipes(pies, learner) for learner in LEARNERS]
     stored = [json.loads(file.read_text()) for file in files if file.exists()]
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
 def of_cells(pies: Path) -> Settings:
     """The settings of every analysed cell, from the recipes that the analyses stored, without
     settings that no cell uses."""
-    recipes = list(stored_recipes(pies).values())
+    recipes = list(stored(pies).values())
     keys = [key for key in dict.fromkeys(key for r in recipes for key in r) if key not in CELL_KEYS]
     alike: dict[tuple[str, ...], list[Recipe]] = {}
     for recipe in recipes:
