@@ -226,9 +226,9 @@ def rank_log(logs: Path, rank: int) -> Path:
     return logs / f"rank{rank}.log"
 
 
-def curves(pies: Path, cell: Cell, network_id: int) -> Path:
-    """The figure of one network's loss and accuracy by epoch."""
-    return pies / cell.learner / "training" / f"{network_stem(cell, network_id)}.png"
+def curves(pies: Path, cell: Cell) -> Path:
+    """The figure of loss and accuracy by epoch, a line for each network."""
+    return pies / cell.learner / "training" / f"{cell_stem(cell)}.png"
 
 
 def summary(pies: Path) -> Path:

@@ -267,3 +267,18 @@ def generator(*keys: int | str) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(seed_from(*keys))
+
+
+def seed_torch(device: torch.device, *keys: int | str) -> None:
+    """Seed the device's own stream, from which dropout draws, with `seed_from(*keys)`.
+
+    torch.manual_seed draws the same, but on a CPU it also prepares GPUs that are not in use. That
+    takes 0.3 ms.
+    """
+    import torch
+
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed_from(*keys))
+    else:
+        torch.default_generator.manual_seed(seed_from(*keys))

@@ -71,7 +71,6 @@ def every_file(cell: Cell, network_id: int) -> list[Path]:
         *NetworkFiles(MODELS, cell, network_id).parts.values(),
         *(state, paths.lock(state), paths.temporary(state, "7"), paths.temporary(state, "17")),
         paths.log(Path("logs/digits"), cell, network_id),
-        paths.curves(PIES, cell, network_id),
         paths.predictions(PIES, cell, network_id),
         paths.probe_predictions(PIES, cell, network_id),
         paths.umap_array(PIES, cell, network_id),
@@ -82,7 +81,11 @@ def test_no_two_things_share_a_file() -> None:
     files = [path for cell in CELLS for i in (0, 1, 10, 100) for path in every_file(cell, i)]
     for cell in CELLS:
         files += [paths.rows(PIES, cell, analysis) for analysis in ("training", "depth")]
-        files += [paths.pie_table(PIES, cell), paths.pies_distribution(PIES, cell)]
+        files += [
+            paths.curves(PIES, cell),
+            paths.pie_table(PIES, cell),
+            paths.pies_distribution(PIES, cell),
+        ]
         files += [paths.pies_distribution(PIES, cell, "class_impact"), paths.umap(PIES, cell)]
         files += [paths.q_score(PIES, cell, s) for s in ("Q-SCORE", "Z-SCORE", "L1_NORM")]
         files += [

@@ -260,6 +260,15 @@ def test_seeds_differ_exactly_where_keys_differ(a: list[int | str], b: list[int 
     assert 0 <= runtime.seed_from(*a) < 2**63
 
 
+def test_dropout_draws_what_it_would_draw_after_torchs_own_seeding() -> None:
+    torch.manual_seed(runtime.seed_from(3, "dropout"))
+    expected = torch.nn.functional.dropout(torch.ones(100))
+    runtime.seed_torch(torch.device("cpu"), 3, "dropout")
+    assert torch.equal(torch.nn.functional.dropout(torch.ones(100)), expected)
+    runtime.seed_torch(torch.device("cpu"), 4, "dropout")
+    assert not torch.equal(torch.nn.functional.dropout(torch.ones(100)), expected)
+
+
 def test_generators_draw_by_their_keys() -> None:
     first, again, other = (
         torch.rand(8, generator=runtime.generator(0, key)).tolist() for key in ("a", "a", "b")

@@ -271,7 +271,7 @@ def store(
     masks: pruning.Masks,
     history: list[Record],
 ) -> None:
-    """Write a trained network, then draw its curves."""
+    """Write a trained network, and log that it is finished."""
     results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,
@@ -282,8 +282,6 @@ def store(
     } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, network.config["sparsity"])
     images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
     checkpoints.save(network.files, modules, masks, network.config, results, images)
-    curves = paths.curves(args.pies, network.files.cell, network.files.id)
-    _draw_curves(curves, history, len(data.train))
 
 
 def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> None:
@@ -295,18 +293,9 @@ def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> No
         stored_pies.forget(pies, cell)
 
 
-def _draw_curves(path: Path, history: list[Record], n_images: int) -> None:
-    """Loss and accuracy by epoch."""
-    curves = {
-        name: np.array([record.get(name, np.nan) for record in history])
-        for name in ("stage", "epoch", "loss", "train_accuracy", "test_accuracy")
-    }
-    named = {"network": np.array(path.stem), "n_examples": np.array(n_images)}
-    style.keep(path, plots.training_curves, curves | named)
-
-
 def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
-    """Write accuracy and reached sparsity of all networks of the cell into the summary."""
+    """Write accuracy and reached sparsity of all networks of the cell into the summary, and draw
+    their training curves."""
     table = paths.rows(args.pies, cell, "training")
     table.parent.mkdir(parents=True, exist_ok=True)
     with locks.held(table):  # if two processes end at once, the later one lists what both made
@@ -315,15 +304,25 @@ def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
             return
         made = []
         for metric, key in (("top1", "test_accuracy"), ("sparsity_reached", "sparsity_reached")):
-            values = [result[key] for result in found]
+            values = [results[key] for results in found.values()]
             made += mean_rows(cell, metric, values, len(data.test), is_share=True)
         rows.store(args.pies, "training", {cell: made})
+        _draw_curves(paths.curves(args.pies, cell), found, len(data.train))
 
 
-def _results(args: argparse.Namespace, data: Dataset, cell: Cell) -> list[dict[str, Any]]:
-    """The results of each network of the cell that was tested on these images. A network that
-    cannot be read is named and left out."""
-    results = []
+def _draw_curves(path: Path, found: dict[int, dict[str, Any]], n_images: int) -> None:
+    """Loss and accuracy of all networks of a cell: one entry a network, stage and epoch."""
+    records = [{"id": i} | record for i, results in found.items() for record in results["history"]]
+    names = ("id", "stage", "epoch", "loss", "train_accuracy", "test_accuracy")
+    curves = {name: np.array([record.get(name, np.nan) for record in records]) for name in names}
+    heading = {"networks": np.array(path.stem), "n_examples": np.array(n_images)}
+    style.keep(path, plots.training_curves, curves | heading)
+
+
+def _results(args: argparse.Namespace, data: Dataset, cell: Cell) -> dict[int, dict[str, Any]]:
+    """By id, the results of each network of the cell that was tested on these images. A network
+    that cannot be read is named and left out."""
+    found = {}
     for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
         try:
             network = checkpoints.describe(NetworkFiles(args.models, cell, network_id))
@@ -332,5 +331,6 @@ def _results(args: argparse.Namespace, data: Dataset, cell: Cell) -> list[dict[s
             continue
         if network:
             _forget_if_stale(args.pies, cell, network_id, network["digest"])
-            results.append(network["results"])
-    return [result for result in results if result.get("test_images") == data.test.digest]
+            if network["results"].get("test_images") == data.test.digest:
+                found[network_id] = network["results"]
+    return found

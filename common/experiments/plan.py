@@ -47,7 +47,7 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[
         n_files += len(to_make) * len(NetworkFiles(args.models, cell, 0).parts)
     what = f"to make: {n_networks} networks in {n_steps} steps, {n_files} files in {args.models}"
     print(f"{what}, {_amounts(total, args.ranks.world)}")
-    print(f"beside them a log each in {args.logs} and its curves in {args.pies}")
+    print(f"beside them a log of each in {args.logs}, and their curves in {args.pies}")
     return 0
 
 

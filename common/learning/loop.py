@@ -274,7 +274,7 @@ def _step(
     Add to the totals without waiting for a GPU."""
     stage = progress.stage
     inputs = _inputs(stage, data, batch, progress.bf16, seed) if encoded is None else encoded[batch]
-    torch.manual_seed(runtime.seed_from(*seed, "dropout"))
+    runtime.seed_torch(inputs.device, *seed, "dropout")
     progress.optimizer.zero_grad()  # before the loss: a CUDA graph overwrites its last results
     loss, correct = progress.loss(inputs, data.train.labels[batch])
     loss.backward()

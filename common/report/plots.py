@@ -33,30 +33,39 @@ HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "i
 
 
 def training_curves(a: Arrays) -> Figure:
-    """Loss (left axis) and accuracy (right axis) by epoch, a panel for each stage."""
-    stages = list(dict.fromkeys(a["stage"].tolist()))
+    """Loss (left axis) and accuracy (right axis) by epoch: a panel for each stage, a line for each
+    network."""
+    stages, ids = list(dict.fromkeys(a["stage"].tolist())), np.unique(a["id"])
     figure = Figure(figsize=(4.5 * len(stages), 3.4), layout="constrained")
     for i, stage in enumerate(stages):
-        here = a["stage"] == stage
-        epoch = a["epoch"][here]
         axes = figure.add_subplot(1, len(stages), i + 1)
-        dots = "o" if len(epoch) < 10 else ""  # a line through few points looks like many
-        handles = axes.plot(epoch, a["loss"][here], color=GREY, marker=dots, markersize=3,
-                            label="training loss")  # fmt: skip
         axes.set(xlabel="epoch", ylabel="loss", title=stage)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if np.isnan(a["train_accuracy"][here]).all():
-            continue
-        right = axes.twinx()
-        right.spines["right"].set_visible(True)
-        right.set(ylabel="accuracy (%)")
-        for name, colour, marker in (("train", BLUE, dots), ("test", RED, "o")):
-            values = 100 * a[f"{name}_accuracy"][here]
-            known = ~np.isnan(values)
-            handles += right.plot(epoch[known], values[known], color=colour, marker=marker,
-                                  markersize=3, label=f"{name} accuracy")  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    figure.suptitle(f"{a['network']}\n1 network, {a['n_examples']} training images", fontsize=10)
+        right = (
+            axes.twinx() if (~np.isnan(a["train_accuracy"][a["stage"] == stage])).any() else None
+        )
+        if right is not None:
+            right.spines["right"].set_visible(True)
+            right.set(ylabel="accuracy (%)")
+        for network in ids:
+            here = (a["stage"] == stage) & (a["id"] == network)
+            epoch, few = a["epoch"][here], here.sum() < 10
+            line = {"markersize": 3, "linewidth": 1, "alpha": max(0.2, len(ids) ** -0.5)}
+            dots = "o" if few else ""  # a line through few points looks like many
+            handles = axes.plot(epoch, a["loss"][here], color=GREY, marker=dots, **line,
+                                label="training loss")  # fmt: skip
+            for name, colour, marker in (("train", BLUE, dots), ("test", RED, "o")):
+                if right is not None:
+                    values = 100 * a[f"{name}_accuracy"][here]
+                    known = ~np.isnan(values)
+                    handles += right.plot(epoch[known], values[known], color=colour, **line,
+                                          marker=marker, label=f"{name} accuracy")  # fmt: skip
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)
+    n_networks = "1 network" if len(ids) == 1 else f"{len(ids)} networks"
+    title = f"{a['networks']}\n{n_networks}, {a['n_examples']} training images"
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

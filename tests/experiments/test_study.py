@@ -53,10 +53,10 @@ def names_of(cell: Cell) -> set[str]:
     pies, stem = f"pies/digits/{learner}", f"{learner}_{pruning}_s{s}"
     names = set()
     for i in IDS:
-        names |= {f"logs/digits/{stem}_id0{i}.jsonl", f"{pies}/training/{stem}_id0{i}.png"}
+        names.add(f"logs/digits/{stem}_id0{i}.jsonl")
         for part in ("",) if learner == "supervised" else ("_encoder", "_head"):
             names.add(f"models/digits/{stem}_id0{i}{part}.pt")
-    figures = set()
+    figures = {f"{pies}/training/{stem}"}
     if pruning != "dense":
         names.add(f"{pies}/pies_distribution/pies_{pruning}_s{s}.csv")
         for kind in ("PIEs_distribution", "class_impact", "vote_distance"):
@@ -98,6 +98,21 @@ def test_a_log_has_a_line_for_the_recipe_and_one_for_every_epoch(
     stages = ["network"] * 2 if learner == "supervised" else ["encoder"] * 2 + ["head"]
     assert [epoch["stage"] for epoch in epochs] == stages
     assert all(np.isfinite(epoch["loss"]) for epoch in epochs)
+
+
+@every_cell
+def test_the_curves_of_all_networks_lie_in_one_figure(study: Study, cell: Cell) -> None:
+    assert paths.curves(study.pies, cell).exists()
+    with np.load(paths.curves(study.pies, cell).with_suffix(".npz")) as stored:
+        curves = {name: stored[name] for name in ("id", "stage", "epoch", "loss", "test_accuracy")}
+    logged = [
+        (i, *(epoch.get(name, np.nan) for name in [*curves][1:]))
+        for i in IDS
+        for epoch in map(json.loads, paths.log(study.folder / "logs/digits", cell, i).open())
+        if "epoch" in epoch
+    ]
+    for found, expected in zip(curves.values(), zip(*logged, strict=True), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @every_cell
