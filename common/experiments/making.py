@@ -271,7 +271,7 @@ def store(
     masks: pruning.Masks,
     history: list[Record],
 ) -> None:
-    """Write a trained network, and log that it is finished."""
+    """Write a trained network."""
     results = {
         "test_accuracy": history[-1]["test_accuracy"],  # of the last epoch, never of the best
         "test_images": data.test.digest,
