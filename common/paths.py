@@ -46,7 +46,7 @@ def network_stem(cell: Cell, network_id: int) -> str:
 
 def cell_stem(cell: Cell) -> str:
     """`supervised_global_s0.90`: the name of a cell in files."""
-    return f"{cell.learner}_{cell.pruning_method}_s{format_sparsity(cell.sparsity)}"
+    return "{}_{}_s{}".format(*cell.words)
 
 
 class NetworkFiles(NamedTuple):
@@ -307,7 +307,7 @@ def umap_array(pies: Path, cell: Cell, network_id: int) -> Path:
 def pies_distribution(pies: Path, cell: Cell, kind: str = "PIEs_distribution") -> Path:
     """PIEs by class; or, as `kind`, another figure about the PIEs of a cell: `class_impact`,
     `vote_distance`, `PIEs_by_population_size`."""
-    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    learner, pruning, sparsity = cell.words
     name = f"{kind}_{learner}_{sparsity}sparsity_{pruning}_pruning.png"
     return pies / learner / "pies_distribution" / name
 
@@ -348,20 +348,20 @@ def learner_comparison(pies: Path, kind: str, pruning_method: str, sparsity: flo
 
 def q_score(pies: Path, cell: Cell, score: str) -> Path:
     """Dense against pruned score by example: `score` is `Q-SCORE`, `Z-SCORE` or `L1_NORM`."""
-    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    learner, pruning, sparsity = cell.words
     return pies / learner / "q_score" / f"{score}_{pruning}_sparsity{sparsity}_{learner}.png"
 
 
 def umap(pies: Path, cell: Cell) -> Path:
     """The two-dimensional map of one network's embeddings."""
-    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    learner, pruning, sparsity = cell.words
     name = f"UMAP_Classes_{learner}_sparsity{sparsity}_{pruning}_pruning.png"
     return pies / learner / "umap" / name
 
 
 def prediction_depth(pies: Path, cell: Cell, knn: int, kind: str = "PIEs") -> Path:
     """Prediction depth by example: `kind` is `PIEs`, `Q-SCORE` or `probe_accuracy`."""
-    learner, pruning, sparsity = cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)
+    learner, pruning, sparsity = cell.words
     name = f"Prediction_Depth_{kind}_{learner}_{pruning}_{sparsity}sparsity_{knn}knn.png"
     return pies / learner / "prediction_depth" / name
 

@@ -105,7 +105,12 @@ class Cell(NamedTuple):
     sparsity: float
 
     def __str__(self) -> str:
-        return f"{self.learner} {self.pruning_method} {format_sparsity(self.sparsity)}"
+        return " ".join(self.words)
+
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """Learner, pruning and sparsity, as files, tables and figures write them."""
+        return self.learner, self.pruning_method, format_sparsity(self.sparsity)
 
     @property
     def is_dense(self) -> bool:

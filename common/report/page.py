@@ -20,7 +20,7 @@ from common.report.by_image import GALLERY
 from common.report.evidence import NO_CELLS
 from common.report.rows import Row
 from common.report.summary import FEW_NETWORKS, SURE_FROM, folder_argument
-from common.study import LEARNERS, SCHEDULES, Cell, format_sparsity
+from common.study import LEARNERS, SCHEDULES, Cell
 
 HERE = Path(__file__).parent
 NOT_TESTED = "not tested"
@@ -162,9 +162,8 @@ def _estimate(line: dict[str, str]) -> str:
 def _source(pies: Path, cell: Cell, n_shown: int, found: files.Arrays) -> dict[str, Any]:
     table = paths.pie_table(pies, cell)
     return {
-        "key": (cell.learner, cell.pruning_method, format_sparsity(cell.sparsity)),
-        "cell": f"{cell.learner}, {cell.pruning_method.replace('_', ' ')}, "
-        f"{format_sparsity(cell.sparsity)}",
+        "key": cell.words,
+        "cell": ", ".join(cell.words).replace("_", " "),
         "n_shown": n_shown,
         "n_pies": int(found["is_pie"].sum()),
         "csv": table.relative_to(pies).as_posix() if table.exists() else "",

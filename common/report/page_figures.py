@@ -11,7 +11,7 @@ from PIL import Image
 
 from common import files, paths
 from common.report.page_gallery import data_uri
-from common.study import LEARNERS, Cell, format_sparsity
+from common.study import LEARNERS, Cell
 
 # Title and caption, by the keys of paths.REPORT_FIGURES.
 CAPTIONS = {
@@ -121,8 +121,7 @@ def grouped(pies: Path) -> tuple[Figure | None, list[Group]]:
     learners = ["", *LEARNERS]
     order = sorted(found, key=lambda cell: (-1,) if cell is None else
                    (learners.index(cell.learner), *cell[1:]))  # fmt: skip
-    names = (("",) * 3 if c is None else (*c[:2], format_sparsity(c.sparsity)) for c in order)
-    return headline, [Group(*name, found[cell]) for name, cell in zip(names, order, strict=True)]
+    return headline, [Group(*(cell.words if cell else ("",) * 3), found[cell]) for cell in order]
 
 
 def _inlined(pies: Path) -> Iterator[tuple[Path, Figure]]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.files import Arrays
 from common.report.by_image import GALLERY
-from common.study import Cell, format_sparsity
+from common.study import Cell
 
 # How many PIEs a cell may show: the largest of these numbers with which picture and data fit.
 LIMITS = (2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
@@ -58,10 +58,7 @@ def _lay_out(cells: dict[Cell, Arrays], limit: int) -> Gallery:
         "columns": columns,
         "classes": [] if some is None else some["classes"].tolist(),
         "images": [[index, int(some["label"][index])] for index in tile_of],
-        "cells": [
-            [c.learner, c.pruning_method, format_sparsity(c.sparsity), int(a["n_models"])]
-            for c, a in cells.items()
-        ],
+        "cells": [[*cell.words, int(found["n_models"])] for cell, found in cells.items()],
         "fields": FIELDS,
         "pies": [
             [number, tile_of[i], *_votes(cells[cell], i), *_scores(cells[cell], i)]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from common import files, locks, paths
 from common.analysis import statistics
 from common.runtime import EXIT_WRITE, Failure
-from common.study import Cell, format_sparsity
+from common.study import Cell
 
 # If two analyses have the same number (a population's accuracy), the later in this list counts.
 ANALYSES = ("training", "pie_detection", "umap", "prediction_depth")
@@ -52,11 +52,7 @@ def row(
 ) -> Row:
     """A row about a cell of the study."""
     low, high = interval if interval is not None else (None, None)
-    sparsity = format_sparsity(cell.sparsity)
-    return Row(
-        cell.learner, cell.pruning_method, sparsity, metric, group, float(value),
-        low, high, n_models, n_examples,
-    )  # fmt: skip
+    return Row(*cell.words, metric, group, float(value), low, high, n_models, n_examples)
 
 
 def mean_rows(

@@ -51,8 +51,7 @@ def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
         else:
             counts = (_count(numbers, metric) for metric in COUNTS)
             rest = (_percent(numbers), *counts, _p_value(numbers))
-        sparsity = study.format_sparsity(cell.sparsity)
-        lines.append((learner, cell.pruning_method, sparsity, n_models, dense, *rest))
+        lines.append((*cell.words, n_models, dense, *rest))
     return lines
 
 
