@@ -186,8 +186,8 @@ def replicate_count(
     Only next to this does a count of PIEs say something about pruning: modal labels of two
     populations of pruned networks differ too. Two pairs are (dense, fresh pruned) and (fresh dense,
     pruned); their mean is taken. The networks of the second pair are the partners of the first
-    pair's, in reverse order, and are deleted together with them. For K = 1 the count is one of
-    disagreements of two networks.
+    pair's, in reverse order, and are deleted together with them. For K = 1 the count is that of the
+    disagreements of two networks. No interval for fewer than 4 networks.
     """
     k = len(pairs[0][0])
     observed = float(np.mean([find_pies(a, b, n_classes).sum() for a, b in pairs]))
@@ -268,9 +268,9 @@ def _correct_splits(
     """The corrected count [S] of each split, and the change [S,K] of that count when each network
     is deleted, from halves bool [S,2,K].
 
-    The count is written with agreements in place of differences: 1/2 [a(D_A,D_B) + a(P_A,P_B) -
-    a(D_A,P_B) - a(D_B,P_A)]. A deletion changes the modal label of one half, and only where the
-    deleted network voted for it.
+    The count is written with a(.,.), on how many images modal labels agree, in place of n(.,.):
+    1/2 [a(D_A,D_B) + a(P_A,P_B) - a(D_A,P_B) - a(D_B,P_A)]. A
+    deletion changes the modal label of one half, and only where the deleted network voted for it.
     """
     n_splits, _, k = halves.shape
     values, changes = np.zeros(n_splits), np.zeros((n_splits, k))
@@ -280,9 +280,11 @@ def _correct_splits(
             for half in halves.swapaxes(0, 1)
         ]
         for half, own, other in zip(halves.swapaxes(0, 1), modes, modes[::-1], strict=True):
+            (other_dense, _), (other_pruned, _) = other
+            # `now` are modal labels, `then` what they become if a network that voted so is deleted.
             for labels, sign, (now, then) in zip(block, (0.5, -0.5), own, strict=True):
                 agree, agree_then = (
-                    (mode == other[0][0]).astype(np.int8) - (mode == other[1][0])
+                    (mode == other_dense).astype(np.int8) - (mode == other_pruned)
                     for mode in (now, then)
                 )
                 values += sign * agree.sum(axis=1) / 2  # either half gives the same

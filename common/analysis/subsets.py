@@ -41,7 +41,7 @@ def modal_and_next(labels: np.ndarray, subsets: np.ndarray, n_classes: int) -> n
 def _modal_labels(
     labels: np.ndarray, subsets: np.ndarray, n_classes: int, n_lost: int
 ) -> np.ndarray:
-    """Modal labels [1+n_lost,R,N]; each time, the modal label of the time before has lost a vote.
+    """Modal labels [1+n_lost,R,N]: of all votes, then after every modal label has lost one vote.
 
     Images are grouped by the number of classes that any network votes for. The number is small; for
     most images it is one, and nothing is computed.
@@ -86,15 +86,16 @@ def two_parts(numbers: np.ndarray, size: np.ndarray | int) -> np.ndarray:
 
 
 class Halves(NamedTuple):
-    """R random splits of K ids into two halves of K // 2."""
+    """R times two disjoint parts of K ids, usually halves. An id may be in neither part."""
 
     of: np.ndarray  # bool [R,2,K]
-    without: np.ndarray  # bool [R,K,K]: row i is the half that contains id i, without i
-    other: np.ndarray  # int [R,K]: the index, 0 or 1, of the half that does not contain id i
+    without: np.ndarray  # bool [R,K,K]: row i is the part that contains id i, without i
+    other: np.ndarray  # int [R,K]: the index, 0 or 1, of the part that does not contain id i
 
 
 def without_each(of: np.ndarray) -> Halves:
-    """Two disjoint parts of the ids, bool [R,2,K], together with each part that lacks one id."""
+    """Two disjoint parts of the ids, bool [R,2,K], together with the parts that lack one id each.
+    For an id in neither part, these are the whole first part and the second."""
     side = of[:, 1].astype(np.int64)
     own = np.take_along_axis(of, side[..., None], axis=1)
     return Halves(of, own & ~np.eye(of.shape[2], dtype=bool), 1 - side)
