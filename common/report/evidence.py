@@ -286,7 +286,9 @@ def _why_not_held_out(stored: Stored, cell: Cell, metric: str) -> str:
 
 def _clusters(stored: Stored) -> Iterator[Evidence]:
     """K5. The retained share of the dense silhouette decides. By a difference of losses, the
-    embedding with the larger silhouette, which has more to lose, would seem to merge more."""
+    embedding with the larger silhouette, which has more to lose, would seem to merge more. Where
+    classes overlap a silhouette is below 0; then nothing is kept, and a share of 0 is compared.
+    Otherwise the larger overlap of one learner would let the other seem to keep its clusters."""
     supervised, supcon = LEARNERS
     pair = _highest(stored, (supervised, ONE_SHOT), (supcon, ONE_SHOT))
     for metric, distance in (
@@ -295,7 +297,8 @@ def _clusters(stored: Stored) -> Iterator[Evidence]:
     ):
         kept = f"share of the {distance} silhouette that is kept"
         text = f"{kept}, supervised minus SupCon, {ONE_SHOT}"
-        yield _difference(stored, "K5", text, f"{metric}_retained", pair, decides=True)
+        retained = f"{metric}_retained"
+        yield _difference(stored, "K5", text, retained, pair, decides=True, at_least=0.0)
         for cell in pair or ():
             for of, name, what in (
                 (cell, f"{metric}_retained", kept),
@@ -339,8 +342,10 @@ def _difference(
     metric: str,
     pair: tuple[Cell, ...] | None,
     decides: bool,
+    at_least: float = -np.inf,
 ) -> Evidence:
-    """A number of the first cell minus that of the second, which has other networks."""
+    """A number of the first cell minus that of the second, which has other networks. A number below
+    at_least counts as at_least; its lower limit stays, so no interval shrinks to nothing."""
     (a, n_a), (b, n_b) = (_number(stored, cell, metric) for cell in pair or (None, None))
     found, note = None, ""
     if pair is None:
@@ -350,6 +355,7 @@ def _difference(
     elif n_a != n_b:
         note = f"populations of {n_a} and of {n_b} networks"
     else:
-        found = statistics.difference(a, b)
+        raised = (Estimate(max(x.value, at_least), x.low, max(x.high, at_least)) for x in (a, b))
+        found = statistics.difference(*raised)
     at = f" {format_sparsity(pair[0].sparsity)}" if pair else ""
     return Evidence(claim, text + at, found, min(n_a, n_b), decides, note)

@@ -366,6 +366,24 @@ def test_an_embedding_that_had_more_to_lose_did_not_merge_more(tmp_path: Path) -
     assert verdict(tmp_path, "K5") == "undecided"
 
 
+def test_neither_keeps_clusters_where_one_has_none_and_the_other_overlaps(tmp_path: Path) -> None:
+    """K5 by shares below 0: .063 -> .002 and .031 -> -.018, as CIFAR-10 had them."""
+    kept = {"supervised": Estimate(0.03, -0.02, 0.08), "SupCon": Estimate(-0.6, -0.78, -0.43)}
+    assert statistics.difference(*kept.values()).low > 0.4  # the earlier verdict: supported
+    made = []
+    for learner, (value, low, high) in kept.items():
+        cell, labels = Cell(learner, "global", 0.9), np.tile(LABEL, (K, 1))
+        store(tmp_path, LABEL, population(cell.dense, labels), population(cell, labels))
+        made += [
+            rows.row(cell, f"{metric}_retained", value, K, N, interval=(low, high))
+            for metric in ("embedding_silhouette", "embedding_silhouette_cosine")
+        ]
+    store_rows(tmp_path, *made)
+    text = "share of the cosine silhouette that is kept, supervised minus SupCon"
+    assert number(tmp_path, text)[:2] == pytest.approx((0.03, -0.02))
+    assert verdict(tmp_path, "K5") == "undecided"
+
+
 def test_learners_are_compared_at_their_highest_common_sparsity(tmp_path: Path) -> None:
     made = []
     for learner, sparsities in (("supervised", (0.5, 0.9)), ("SupCon", (0.5, 0.9, 0.95))):
