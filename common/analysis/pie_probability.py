@@ -192,11 +192,16 @@ def _evidence(votes: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     """Likelihood [components,U] of votes [U,8] under every component, up to a factor for each u;
     and the part of the likelihood that comes from draws that are PIEs. Which class of a draw is
     which class of an image is unknown, so both sum over all permutations of the named classes."""
-    found = []
+    orders, found = list(_orders()), []
+    memory = np.empty((len(orders), AT_ONCE, draws.log_p.shape[1]), dtype=np.float32)
     for start in range(0, len(votes), AT_ONCE):
         chunk = votes[start : start + AT_ONCE].astype(np.float32)
-        each = np.stack([chunk[:, order] @ draws.log_p for order in _orders()])
-        each = np.exp(each - each.max(axis=(0, 2))[None, :, None]).sum(axis=0)
+        each = memory[:, : len(chunk)]
+        for order, of_order in zip(orders, each, strict=True):
+            np.matmul(chunk[:, order], draws.log_p, out=of_order)
+        each -= each.max(axis=(0, 2))[None, :, None]
+        np.maximum(each, -80, out=each)  # np.exp takes twice as long where it underflows
+        each = np.exp(each, out=each).sum(axis=0)
         parts = (each, each * draws.differ)
         found.append([part.reshape(len(chunk), -1, DRAWS).mean(axis=2).T for part in parts])
     evidence, of_pies = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))

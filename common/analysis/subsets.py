@@ -58,13 +58,13 @@ def _modal_labels(
         images = np.flatnonzero(n_voted == m)
         of_class = rank[images, labels[:, images]][:, None] == np.arange(m)[:, None]
         one_hot = of_class.reshape(k, -1).astype(np.float32)
-        classes = voted[images].nonzero()[1].reshape(-1, m).astype(np.int16)
+        classes, first = voted[images].nonzero()[1].astype(np.int16), m * np.arange(len(images))
         for start in range(0, len(subsets), AT_ONCE):
             votes = chosen[start : start + AT_ONCE] @ one_hot
             votes = votes.reshape(len(votes), m, -1)
             for of_time in found:
                 ranks = modal(votes)
-                of_time[start : start + AT_ONCE, images] = classes[np.arange(len(images)), ranks]
+                of_time[start : start + AT_ONCE, images] = classes.take(first + ranks)
                 if n_lost:
                     votes -= ranks[:, None] == np.arange(m)[:, None]
     return found
