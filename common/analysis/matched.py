@@ -1,4 +1,4 @@
-"""Does one learner lose more images than the other at equal accuracy?
+"""Does one learner lose more images than the other at equal error?
 
 At equal sparsity the learner that suffers more from pruning makes more errors, and errors alone
 make PIEs. So each learner's count is expressed as a function of its error over the sparsities, and
