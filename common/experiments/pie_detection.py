@@ -101,47 +101,37 @@ def wanted(
 
 
 def check_flags(args: argparse.Namespace, data: Dataset, dense_ids: list[int]) -> None:
-    """Raises Failure if the network to map does not exist, or if the dense replicates are in the
-    population itself or missing."""
+    """Raises Failure(EXIT_ARGUMENTS) if the network to map does not exist, or has fewer neighbours
+    than its map needs."""
     if args.umap_id is not None and args.umap_id not in dense_ids:
         raise Failure(
             EXIT_ARGUMENTS, f"argument --umap_id: {args.umap_id}: one of the ids {dense_ids}"
         )
     if args.plot_umap:
         population.check_knn(args, len(data.test) - 1)
-    if args.replicate_index_start is not None:
-        check_replicates(args, dense_ids)
-
-
-def check_replicates(args: argparse.Namespace, dense_ids: list[int]) -> None:
-    """Raises Failure if the dense replicates overlap the population itself, or are missing."""
-    start, n_models = args.replicate_index_start, len(dense_ids)
-    what = f"argument --replicate_index_start: {start}: "
-    ids = set(range(start, start + n_models))
-    if ids & set(dense_ids):
-        message = f"{n_models} ids from here overlap those of the population itself"
-        raise Failure(EXIT_ARGUMENTS, what + message)
-    dense_cell = study.dense_cell(args.learner)
-    there = ids & paths.networks_present(args.models).get(dense_cell, set())
-    if len(there) < n_models:
-        raise Failure(
-            EXIT_CHECKPOINT,
-            f"{what}{len(there)} of {n_models} more dense networks are there; make them with: "
-            f"{population.making_command(args, dense_cell, sorted(ids))}",
-        )
 
 
 def find_replicates(
     args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]
 ) -> dict[Cell, list[int]]:
     """The ids of fresh networks by cell, dense first; a pruned cell without fresh networks is left
-    out. Raises Failure(EXIT_CHECKPOINT) if their recipe is not that of the cell's networks."""
-    if args.replicate_index_start is None:
+    out. Raises Failure if fresh dense networks are in the population itself or missing, or if the
+    recipe of fresh networks is not that of their cell."""
+    if (start := args.replicate_index_start) is None:
         return {}
+    dense_cell, n_models = study.dense_cell(args.learner), len(next(iter(cells.values())))
+    what, ids = f"argument --replicate_index_start: {start}: ", range(start, start + n_models)
+    if set(ids) & set(cells[dense_cell]):
+        message = f"{n_models} ids from here overlap those of the population itself"
+        raise Failure(EXIT_ARGUMENTS, what + message)
     present = paths.networks_present(args.models)
-    n_models = len(next(iter(cells.values())))
-    ids = [args.replicate_index_start + i for i in range(n_models)]
     fresh = {cell: [i for i in ids if i in present.get(cell, ())] for cell in cells}
+    if (n_fresh := len(fresh[dense_cell])) < n_models:
+        raise Failure(
+            EXIT_CHECKPOINT,
+            f"{what}{n_fresh} of {n_models} more dense networks are there; make them with: "
+            f"{population.making_command(args, dense_cell, ids)}",
+        )
     fresh = {cell: found for cell, found in fresh.items() if found}
     population.check_recipes(args, data, {cell: [*cells[cell], *fresh[cell]] for cell in fresh})
     return fresh

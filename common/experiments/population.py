@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -239,7 +238,10 @@ def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int
 def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
     """Store the configuration of each cell beside the figures, for the report."""
     path = paths.recipes(args.pies, args.learner)
-    stored = _read_recipes(path)
+    try:
+        stored = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # none yet, or damaged: only what is said here is lost
+        stored = {}
     for cell, ids in cells.items():
         network = describe(args, data, cell, ids[0])
         hardware = {"trained_on": network["results"].get("device", "unknown")}
@@ -258,21 +260,6 @@ def _median_seconds(logs: Path, cell: Cell, ids: list[int]) -> float | None:
             seconds.append(lines[-1].get("finished_after_seconds"))
     seconds = [value for value in seconds if value is not None]
     return float(np.median(seconds)) if seconds else None
-
-
-def _read_recipes(path: Path) -> dict[str, Any]:
-    """The recipes of earlier runs; a damaged file is set aside."""
-    if not path.exists():
-        return {}
-    try:
-        stored = json.loads(path.read_text())
-        if isinstance(stored, dict):
-            return stored
-        reason = "not a table of recipes"
-    except ValueError as error:
-        reason = f"damaged ({error})"
-    files.set_aside(path, reason)
-    return {}
 
 
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:

@@ -77,7 +77,9 @@ def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int
     there = paths.networks_present(args.models).get(dense, set())
     ids = [i for i in args.ids if i in there]
     print(f"{dense}: {len(ids)} of the {len(args.ids)} networks that are to be pruned are there")
-    taken = recipes.NETWORK[args.preset] | {"projection_head": "mlp"} | args.architecture
+    taken = recipes.NETWORK[args.preset] | args.architecture
+    if "finetune_loss" in args.recipe:  # a learner whose networks have a projection head
+        taken["projection_head"] = "mlp"
     if ids and (parent := checkpoints.describe(NetworkFiles(args.models, dense, ids[0]))):
         taken = inherited(parent)
     configs = {cell: config | taken for cell, config in asked.items()}

@@ -1,15 +1,15 @@
 """The learning methods, and everything in which they differ: the modules of a network, the
 schedules of its stages, and their losses.
 
-Either method ends with a `WideResNet`. The row of a learner in METHODS defines how new networks are
-trained; fine-tuning after one-shot pruning has stages of its own.
+Either method ends with a `WideResNet`. METHODS says how new networks of each learner are trained;
+fine-tuning after one-shot pruning has stages of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,20 +25,13 @@ from common.recipes import Augmentation, Config
 Modules = dict[str, nn.Module]
 
 
-class Method(NamedTuple):
-    """A learning method: the modules of a new network, and the schedules of their training."""
-
-    has_projection: bool
-    schedules: Callable[[Config], list[Schedule]]
-
-
 def new_modules(config: Config, n_classes: int, network_id: int) -> Modules:
-    """An untrained network and, if its learner needs one, a projection head. The initial weights
-    depend only on (seed, id)."""
+    """An untrained network and, if the configuration names one, a projection head. The initial
+    weights depend only on (seed, id)."""
     seed = (config["seed"], network_id)
     architecture = (config["model_depth"], config["widen_factor"], n_classes, config["dropout"])
     network = wide_resnet.build(*architecture, *seed)
-    if not METHODS[config["learner"]].has_projection:
+    if "projection_head" not in config:
         return {"network": network}
     width, kind = network.embedding_width, config["projection_head"]
     return {"network": network, "projection": wide_resnet.build_projection(width, kind, *seed)}
@@ -49,7 +42,7 @@ def schedules(config: Config) -> list[Schedule]:
     config = recipes.complete(config)
     schedule = study.Cell(config["learner"], config["pruning_method"], 0).schedule
     if schedule is None or schedule.is_gradual:
-        return METHODS[config["learner"]].schedules(config)
+        return METHODS[config["learner"]](config)
     return _finetuning(config)
 
 
@@ -214,9 +207,10 @@ def _contrastive_loss(
     return loss, None
 
 
-METHODS = {
-    "supervised": Method(has_projection=False, schedules=_supervised),
-    "SupCon": Method(has_projection=True, schedules=_supcon),
+# By the words of study.LEARNERS: the schedules by which new networks learn.
+METHODS: dict[str, Callable[[Config], list[Schedule]]] = {
+    "supervised": _supervised,
+    "SupCon": _supcon,
 }
 # By the name of a schedule: the function that makes its stage.
 STAGES = {

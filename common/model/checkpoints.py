@@ -25,7 +25,7 @@ from common.model import released
 from common.model.wide_resnet import ProjectionHead, WideResNet
 from common.paths import NetworkFiles
 from common.recipes import Config
-from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Damaged, Failure, is_trouble
+from common.runtime import EXIT_CHECKPOINT, Damaged, Failure, is_trouble
 
 FORMAT = 1
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -67,10 +67,7 @@ def save(
     data: dict[str, Any],
 ) -> str:
     """Write the files of one network and return its digest. `modules`: "network" and, where there
-    is one, "projection"; `data`: classes, mean and std.
-
-    Raises Failure(EXIT_NON_FINITE) rather than store weights that are not finite.
-    """
+    is one, "projection"; `data`: classes, mean and std."""
     network = modules["network"]
     state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     # A mask may be a view into a larger tensor, and torch would write the whole tensor.
@@ -97,7 +94,6 @@ def save(
         "masks": {name: mask for name, mask in kept.items() if name in CLASSIFIER},
         "results": results,
     }
-    _check_finite(where.parts["head"], head)  # before the encoder takes its place
     digest = write(where.parts["encoder"], encoder)
     return write(where.parts["head"], head | {"encoder": digest})
 
@@ -237,9 +233,7 @@ def _describe_unchanged(where: NetworkFiles, stamps: tuple[object, ...]) -> Cont
 
 
 def write(path: Path, contents: Contents) -> str:
-    """Write tensors and plain types, and their digest, atomically; return the digest. Raises
-    Failure(EXIT_NON_FINITE) rather than store weights that are not finite."""
-    _check_finite(path, contents)
+    """Write tensors and plain types, and their digest, atomically; return the digest."""
     digest = _digest(contents)
     # Through memory: given a path, torch does not tell a full disk from other errors, and stores
     # the path's name in the file.
@@ -247,13 +241,6 @@ def write(path: Path, contents: Contents) -> str:
     torch.save(_canonical(contents | {"digest": digest}), buffer)
     files.replace(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), read)
     return digest
-
-
-def _check_finite(path: Path, contents: Contents) -> None:
-    weights = {key: contents.get(key) for key in ("model", "projection", "modules")}
-    for name, tensor in _tensors(weights):
-        if not tensor.isfinite().all():
-            raise Failure(EXIT_NON_FINITE, f"{path}: not written, {name[1:]} is not finite")
 
 
 def _canonical(value: Any) -> Any:

@@ -24,7 +24,7 @@ from common.learning import pruning
 from common.model import checkpoints, wide_resnet
 from common.model.checkpoints import Checkpoint
 from common.paths import NetworkFiles
-from common.runtime import EXIT_CHECKPOINT, EXIT_NON_FINITE, Failure, Interrupted
+from common.runtime import EXIT_CHECKPOINT, Failure, Interrupted
 from common.study import Cell
 
 CPU = torch.device("cpu")
@@ -473,30 +473,6 @@ def test_a_signal_or_a_lack_of_memory_while_a_file_is_read_is_not_damage(
 
 
 # What is never written, and writes that fail
-
-
-@pytest.mark.parametrize(
-    ("cell", "module", "name", "value"),
-    [
-        (SUPERVISED, "network", "block2.layer.0.conv1.weight", torch.inf),
-        (SUPERVISED, "network", "block3.layer.0.bn2.running_var", torch.nan),
-        (SUPERVISED, "network", "fc.bias", -torch.inf),
-        (SUPCON, "network", "conv1.weight", torch.nan),
-        (SUPCON, "network", "fc.weight", torch.nan),
-        (SUPCON, "projection", "head.2.bias", torch.nan),
-    ],
-    ids=lambda value: value.learner if isinstance(value, Cell) else None,
-)
-def test_weights_that_are_not_finite_are_never_stored(
-    tmp_path: Path, cell: Cell, module: str, name: str, value: float
-) -> None:
-    broken = make_modules(cell, seed=1)
-    tensor = broken[module].state_dict()[name]
-    tensor[(-1,) * tensor.ndim] = value
-    with pytest.raises(Failure, match=name) as failure:
-        save(tmp_path, cell, modules=broken)
-    assert failure.value.code == EXIT_NON_FINITE
-    assert checkpoints.describe(NetworkFiles(tmp_path, cell, 3)) is None
 
 
 real_write = Path.write_bytes
