@@ -121,7 +121,7 @@ def dataset(text: str) -> str:
 
 
 def contradiction(flags: dict[str, Any]) -> str | None:
-    """Why flags contradict each other, or the ranks of the environment; None if they do not."""
+    """A message if flags contradict each other or the ranks of the environment, else None."""
     n_ranks, cuda_device = flags["ranks"].world, flags["cuda_device"]
     if n_ranks > 1 and cuda_device not in (None, -1):
         return (

@@ -1,7 +1,8 @@
 """Locks between processes, on file systems with and without flock.
 
-With flock, the kernel frees a lock when its holder dies. Without, a lock is a file that exists
-while the lock is held, and that a machine which is lost leaves behind.
+With flock, the kernel frees a lock when its holder dies; the empty lock file stays, since removing
+the file could give two processes the lock. Without flock, a lock is a file that exists while the
+lock is held, and a machine that is lost leaves its lock files behind.
 """
 
 from __future__ import annotations

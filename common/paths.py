@@ -210,7 +210,8 @@ def _released_network(learner: str, match: re.Match[str]) -> tuple[Cell, int]:
 
 
 def _released_cell(learner: str, sparsity: str, tag: str) -> Cell:
-    """The names of dense networks may carry the tag of a schedule, `_later`: it means nothing."""
+    """The cell that a released name states. In the name of a dense network, the tag of a schedule
+    (`_later`) means nothing."""
     pruning = _RELEASED_PRUNING[tag]
     is_dense = float(sparsity) == 0 and pruning != ONE_SHOT
     return Cell(learner, DENSE if is_dense else pruning, float(sparsity))

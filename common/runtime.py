@@ -177,8 +177,8 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def memory_for(flag: str, size: int) -> Iterator[None]:
-    """Around work on `size` images at once, a number that `flag` sets. Raises Failure(EXIT_MEMORY),
-    with flag and size, if memory does not suffice."""
+    """A context for work on `size` images at once, a number that `flag` sets. Raises
+    Failure(EXIT_MEMORY), naming flag and size, if memory does not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -193,8 +193,8 @@ def memory_for(flag: str, size: int) -> Iterator[None]:
 
 def pick_device(cuda_device: int | None, local_rank: int = 0) -> torch.device:
     """The CUDA device with this id, or the CPU for -1. For None, each process takes the GPU of its
-    rank on this machine; processes share GPUs if there are fewer GPUs. Without CUDA, the CPU (and
-    one line on stderr says so)."""
+    rank on this machine; processes share GPUs if there are fewer GPUs. Without CUDA, the device is
+    the CPU, and one line on stderr says so."""
     import torch
 
     if cuda_device != -1 and not torch.cuda.is_available():
@@ -219,8 +219,8 @@ def pick_device(cuda_device: int | None, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", cuda_device)
 
 
-# Only the largest activations of SupCon's batches of 1,024 images are larger. Reusing their memory
-# too would raise the peak by half (7.1 instead of 4.7 GB).
+# Of SupCon's batches of 1,024 images, only the largest activations are larger than this. Reusing
+# their memory too would raise the peak by half (7.1 instead of 4.7 GB).
 REUSED_UP_TO = 144 * 2**20  # bytes
 
 

@@ -1,5 +1,5 @@
 """The words of the study, as tables: learners, prunings, criteria, data sets, and the cells that
-they make up. Whatever depends on such a word is a column here, and other files look it up.
+they make up. Facts that depend on such a word are columns here, and other files look them up.
 
 This file imports nothing heavy. A new criterion or data set begins with its word in this file.
 """
@@ -12,7 +12,7 @@ DENSE = "dense"
 
 
 class Learner(NamedTuple):
-    """A way to learn, as far as files and scripts depend on it."""
+    """The facts about a way to learn on which files and scripts depend."""
 
     script_prefix: str
     parts: tuple[str, ...]  # the files of a network: one, or encoder and head

@@ -1,4 +1,4 @@
-"""What training and analysing networks costs, measured on the device that would be used: a few
+"""The cost of training and analysing networks, measured on the device that would be used: a few
 steps, or one pass, on random images."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BYTES_OF_A_PROBE = 0.5  # a label, compressed, on digits
 
 
 class Cost(NamedTuple):
-    """What some work needs: floating-point operations, time, and space on the disk."""
+    """Floating-point operations, seconds, and bytes on the disk that some work needs."""
 
     flops: float = 0.0
     seconds: float = 0.0

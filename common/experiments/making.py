@@ -56,8 +56,8 @@ class Missing(NamedTuple):
 
 
 def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
-    """Refuse before the first training whatever can be refused then, and make the folders. From
-    then on, a signal waits until the training has saved its state."""
+    """Refuse what can be refused before the first training, and make the folders. From here on, a
+    signal ends the process only after the training has saved its state."""
     n_images, to_make = len(data.train), 0
     for of_cell in configs.values():
         to_make += len(unfinished(of_cell, args.overwrite))
@@ -161,8 +161,8 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
 
 
 def _wait(busy: list[NetworkFiles], ends: Ends) -> Iterator[NetworkFiles]:
-    """The networks on which other processes are working, again and again until each has ended:
-    there, or here if the other process was killed."""
+    """Yield the networks on which other processes work, again and again, until each has ended: in
+    the other process or, if that was killed, in this one."""
     if busy:
         print(f"waiting for {_named(busy)}")
     while left := [where for where in busy if where not in ends]:
@@ -193,9 +193,9 @@ def _take(args: argparse.Namespace, network: Missing, n_logged: int) -> Iterator
 
 
 def _end_elsewhere(args: argparse.Namespace, where: NetworkFiles, n_logged: int) -> int | None:
-    """The exit code of a network that another process has finished during this run, as lines of the
-    log after the first `n_logged` tell. A network that failed there would fail here too; one that
-    was made there is not made again with --overwrite."""
+    """The exit code with which another process ended this network during this run, None if none
+    did; the first `n_logged` lines of the log are older. A network that failed there would fail
+    here too, and ranks with --overwrite make each network once."""
     for line in files.read_log(_log(args, where))[n_logged:]:
         if "exit_code" not in line or line["models"] != str(where.models):
             continue
@@ -260,7 +260,7 @@ def _set_damaged_aside(where: NetworkFiles) -> None:
         for path in where.parts.values():
             files.set_aside(path, damaged.reason)
     except Failure:
-        pass  # intact, but not the network that its name says; the user gave --overwrite
+        pass  # an intact file of another network than its name says, which --overwrite replaces
 
 
 def store(
@@ -285,8 +285,8 @@ def store(
 
 
 def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> None:
-    """Drop the numbers and PIEs of a population if they come from another network with this id than
-    the one with this digest. If the network was made again unchanged, everything is kept."""
+    """Remove the numbers and PIEs of a population if its stored predictions are of a network with
+    another digest, which has been replaced."""
     cached = files.load_arrays(paths.predictions(pies, cell, network_id))
     if cached is not None and str(cached.get("key")).split(" ")[0] != digest:
         rows.forget(pies, cell)

@@ -26,8 +26,9 @@ from common.study import Cell
 def draw_all(
     args: argparse.Namespace, data: Dataset, dense: Population, found: dict[Cell, Arrays]
 ) -> None:
-    """Draw UMAPs of one id: the dense network alone, and beside its pruned one for each method at
-    the highest sparsity. Embeddings of networks share no axes, so each network has its own map."""
+    """Draw UMAPs of one id: of the dense network alone and, for each pruning, of the dense network
+    beside its pruned one at the highest sparsity. Embeddings of two networks share no axes, so each
+    network has its own map."""
     ids = {dense.cell: dense.ids} | {cell: of_cell["ids"] for cell, of_cell in found.items()}
     wanted_dense, *wanted_pruned = wanted(args, data, ids)
     maps = {"dense": map_network(args, data, wanted_dense)}

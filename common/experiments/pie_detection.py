@@ -33,7 +33,7 @@ from common.study import Cell
 
 
 class Comparison(NamedTuple):
-    """What the comparison of a pruned population with the dense one has found."""
+    """The results of comparing a pruned population with the dense one."""
 
     pruned: Population  # without its scores: those of all populations would not fit into memory
     rows: list[Row]
@@ -94,7 +94,7 @@ def wanted(
     cells: dict[Cell, list[int]],
     fresh: dict[Cell, list[int]],
 ) -> list[Wanted]:
-    """What to compute: the predictions of all networks, and the maps of some."""
+    """The arrays to compute: the predictions of all networks, and the maps of some."""
     networks = [*population.networks(args, cells), *population.networks(args, fresh)]
     found = [predictions.of_network(args, data, network) for network in networks]
     return found + (maps.wanted(args, data, cells) if args.plot_umap else [])

@@ -103,7 +103,7 @@ def _not_there(args: argparse.Namespace, files: list[Path]) -> int:
 
 
 def _amounts(total: Cost, n_ranks: int, seconds_of_first_rank: float = 0.0) -> str:
-    """What work that all ranks share needs, and work that the first rank then does alone."""
+    """The cost of the work that all ranks share, and the time with the work of the first rank."""
     hours = (total.seconds / n_ranks + seconds_of_first_rank) / 3600
     time = f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     return (

@@ -28,7 +28,8 @@ PER_CELL_KEYS = ("pruning_method", "criterion", "sparsity", "parent")
 
 
 def load_data(args: argparse.Namespace) -> Dataset:
-    """The data on the chosen device. No folder is made yet, since flags may still be refused."""
+    """Load the data onto the chosen device. From here on, every rank but the first prints into a
+    log."""
     if args.ranks.rank > 0:
         ranks.print_to(paths.rank_log(args.logs, args.ranks.rank))
     device = runtime.pick_device(args.cuda_device, args.ranks.local)
@@ -150,8 +151,8 @@ def pruned_cells(args: argparse.Namespace, dense_ids: list[int]) -> dict[Cell, l
 
 def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> Contents:
     """`checkpoints.describe` of an existing network. Raises Failure(EXIT_CHECKPOINT) if the network
-    learned from other images than those of `data` (which also normalise the test images), or if its
-    architecture is not the one asked for; Damaged if it cannot be read."""
+    learned from other images than those of `data`, or if its architecture is not the one asked for,
+    and Damaged if its files cannot be read."""
     where = NetworkFiles(args.models, cell, network_id)
     found, path = checkpoints.describe(where), where.last
     if found is None:

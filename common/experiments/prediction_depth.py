@@ -26,9 +26,9 @@ from common.report import pie_rows, plots, publish, rows, style, summary
 from common.report.rows import Row, mean_rows
 from common.study import Cell
 
-# The two targets with which a probe may have to agree, the released variant, and their metrics in
-# the summary. If the target is the label, a misclassified image has nearly the largest depth by
-# construction, and so have many PIEs.
+# The metrics in the summary: of the two targets with which a probe may have to agree, and of the
+# released variant. If the target is the label, a misclassified image has nearly the largest depth
+# by construction, and so have many PIEs.
 METRICS = {
     "prediction": "prediction_depth",
     "label": "prediction_depth_label",
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def wanted(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> list[Wanted]:
-    """What to compute: the predictions of all networks; the probes of the first networks of each
-    cell, and of the dense networks with the same ids."""
+    """The arrays to compute: the predictions of all networks; the probes of the first networks of
+    each cell, and of the dense networks with the same ids."""
     measured = {cell: ids[: args.prediction_depth_models] for cell, ids in cells.items()}
     dense = next(iter(cells))
     measured[dense] = sorted({i for ids in measured.values() for i in ids})

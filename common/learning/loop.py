@@ -29,7 +29,7 @@ EVALUATIONS, EVALUATED_SHARE = 10, 0.1
 
 State = dict[str, Any]
 Record = dict[str, Any]  # of an epoch: stage, epoch, loss, learning_rate, accuracies
-# Maps views [V·B,3,H,H] and labels [B] to the loss and the number of images classified correctly.
+# From views [V·B,3,H,H] and labels [B] to the loss and the number of images classified correctly.
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -69,8 +69,8 @@ def train(
 ) -> list[Record]:
     """Train `modules` in place through all stages; return the history, one record per epoch.
 
-    A resumed training equals an uninterrupted one, bit for bit on a CPU. Raises Failure as `fit`
-    does, and if memory does not suffice.
+    A resumed training equals an uninterrupted one, bit for bit on a CPU. Raises Failure like `fit`,
+    and Failure(EXIT_MEMORY) if memory does not suffice.
     """
     device = data.train.images.device
     for module in modules.values():
@@ -212,8 +212,8 @@ def _parameter_groups(stage: Stage) -> list[dict[str, Any]]:
 def _in_precision(
     loss: Loss, bf16: bool, inputs: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss, in bf16 where that is safe. Autocast belongs inside the compiled function: outside,
-    it would also act on the compiled backward pass, even where a loss turns autocast off."""
+    """The loss, in bf16 where that is safe. Autocast stands inside the compiled function: outside,
+    autocast would also act on the compiled backward pass, even where a loss turns autocast off."""
     with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
         return loss(inputs, labels)
 

@@ -63,7 +63,7 @@ def processor(device: torch.device) -> str:
 
 
 def warn_of_another_environment(now: dict[str, str], state: State | None) -> dict[str, Any]:
-    """Warn on stderr if a training began in a different environment; return what its log shall say
+    """Warn on stderr if a training began in a different environment; return the entries of its log
     about both environments."""
     begun = state["versions"] if state else now
     differing = [key for key in now if begun.get(key) != now[key]]

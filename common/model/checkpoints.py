@@ -35,8 +35,8 @@ Contents = dict[str, Any]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stored network, rebuilt in eval mode, and what is known about it. `data` (classes; mean and
-    std of the training images in [0, 1]) is empty for files of versions that did not store it."""
+    """A stored network, rebuilt in eval mode, with its configuration and results. Early versions
+    stored no `data` (classes; mean and std of the training images in [0, 1]); it is empty then."""
 
     network: WideResNet
     projection: ProjectionHead | None  # of a SupCon network that learned contrastively
@@ -151,8 +151,8 @@ def _from_parts(
 
 
 def _rebuild(contents: Contents, state: dict[str, Tensor]) -> WideResNet:
-    """The network with these weights. The sizes stated in a file are not trusted until its weights
-    are found to have them. Raises ValueError or RuntimeError."""
+    """The network with these weights. No memory is allocated for the sizes that a file states
+    unless its weights have these sizes. Raises ValueError or RuntimeError."""
     seen = released.architecture(state)
     if contents["architecture"] | {"dropout": 0.0} != seen | {"dropout": 0.0}:
         raise ValueError("its weights do not fit its architecture")
