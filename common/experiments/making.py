@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,18 +55,17 @@ class Missing(NamedTuple):
     ends: Ends
 
 
-def check(args: argparse.Namespace, data: Dataset, configs: Configs) -> None:
+def _prepare(args: argparse.Namespace, data: Dataset, configs: Configs, compiles: bool) -> None:
     """Refuse what can be refused before the first training, and make the folders. From here on, a
     signal ends the process only after the training has saved its state."""
-    n_images, to_make = len(data.train), 0
+    n_images = len(data.train)
     for of_cell in configs.values():
-        to_make += len(unfinished(of_cell, args.overwrite))
         for schedule in methods.schedules(next(iter(of_cell.values()))):
             if schedule.batch_size > n_images:
                 what = f"argument {schedule.batch_size_flag}: {schedule.batch_size}"
                 raise Failure(EXIT_ARGUMENTS, f"{what}: at most the {n_images} training images")
             schedule.pruning_events(n_images)
-    if args.compile and to_make:
+    if compiles:
         _check_compiler(data.train.images.device)
     population.prepare_output(args, args.models)
     runtime.stop_at_safe_point()
@@ -98,10 +97,14 @@ def unfinished(configs: dict[NetworkFiles, Config], overwrite: bool) -> list[Net
         return list(configs)
     missing = []
     for where, config in configs.items():
-        path, found = where.last, _none_if_damaged(checkpoints.describe, where)
+        path, found = where.last, None
+        with suppress(Damaged):
+            found = checkpoints.describe(where)
         if found is None:
             missing.append(where)
-            path, found = where.state, _none_if_damaged(resumable.read, where)
+            path = where.state
+            with suppress(Damaged):
+                found = resumable.read(where)
         if found and (differing := recipes.differences(found["config"], config)):
             raise Failure(
                 EXIT_CHECKPOINT,
@@ -111,17 +114,10 @@ def unfinished(configs: dict[NetworkFiles, Config], overwrite: bool) -> list[Net
     return missing
 
 
-def _none_if_damaged(
-    look: Callable[[NetworkFiles], dict[str, Any] | None], where: NetworkFiles
-) -> dict[str, Any] | None:
-    try:
-        return look(where)
-    except Damaged:
-        return None
-
-
 def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterator[Missing]:
     """The networks to make, cell by cell, each under its lock. The caller makes each in `attempt`.
+    Raises Failure before the first one if a flag, a network of another recipe, the compiler or the
+    folders are in the way.
 
     A network on which another process is working is left to that process; ranks of one command wait
     for each other's networks. At the end, the first rank writes the accuracies into the summary and
@@ -130,18 +126,20 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
     one fails. Raises Failure(EXIT_LOCKED) if networks were left to processes that are not ranks of
     this command.
     """
+    to_make = {cell: unfinished(of_cell, args.overwrite) for cell, of_cell in configs.items()}
+    _prepare(args, data, configs, compiles=args.compile and any(to_make.values()))
     ends: Ends = {}
     recipe_of = {where: config for of_cell in configs.values() for where, config in of_cell.items()}
     logged = {where: len(files.read_log(_log(args, where))) for where in recipe_of}
     busy: list[NetworkFiles] = []
     for cell, of_cell in configs.items():
-        to_make = unfinished(of_cell, args.overwrite)
-        print(f"{cell}: {len(of_cell) - len(to_make)} networks finished, {len(to_make)} to make")
+        n_missing = len(to_make[cell])
+        print(f"{cell}: {len(of_cell) - n_missing} networks finished, {n_missing} to make")
         order = [where for where in args.ranks.order([*of_cell])
-                 if where in to_make or where.leftovers]  # fmt: skip
+                 if where in to_make[cell] or where.leftovers]  # fmt: skip
         for where in tqdm(order, desc=str(cell), unit="network", disable=None):
             yield from _take(args, Missing(where, of_cell[where], ends), logged[where])
-        busy += [where for where in order if where in to_make and where not in ends]
+        busy += [where for where in order if where in to_make[cell] and where not in ends]
     if args.ranks.world > 1:
         for where in _wait(busy, ends):
             yield from _take(args, Missing(where, recipe_of[where], ends), logged[where])

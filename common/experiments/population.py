@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -181,45 +181,32 @@ def check_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, lis
     in more than id, sparsity and parent, or if a gradually pruned network differs from the dense
     ones in more than its pruning: the study would then compare recipes, not prunings. The dense
     cell must come first."""
-    first: dict[str, tuple[Path, Config]] = {}
-    for cell, ids in cells.items():
-        for network_id in ids:
-            config = describe(args, data, cell, network_id)["config"]
-            path = NetworkFiles(args.models, cell, network_id).last
-            same = first.setdefault(cell.pruning_method, (path, config))
-            _check_same(args, path, config, *same, but=PER_CELL_KEYS)
-            _check_parent(args, data, cell, network_id)
-            if study.DENSE in first and cell.schedule and cell.schedule.is_gradual:
-                but = (*PER_CELL_KEYS, *recipes.PRUNED_ONLY)
-                _check_same(args, path, config, *first[study.DENSE], but=but)
+    for message in _mixtures(args, data, cells):
+        if not args.allow_mixed:
+            remedy = "use another --models_dir and --pies_dir, or --allow_mixed"
+            raise Failure(EXIT_CHECKPOINT, f"{message}; {remedy}")
+        print(message, file=sys.stderr)
 
 
-def _check_parent(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int) -> None:
-    parent = describe(args, data, cell, network_id)["config"].get("parent")
-    if parent and parent != describe(args, data, cell.dense, network_id)["digest"]:
-        path = NetworkFiles(args.models, cell, network_id).last
-        _refuse_mixing(args, f"{path}: made from another dense network than the one of its id")
-
-
-def _check_same(
-    args: argparse.Namespace,
-    path: Path,
-    config: Config,
-    other_path: Path,
-    other: Config,
-    but: Sequence[str],
-) -> None:
-    if differing := recipes.differences(config, other, but):
-        message = f"{path}: made by another recipe than {other_path.name}: {differing}"
-        _refuse_mixing(args, message)
-
-
-def _refuse_mixing(args: argparse.Namespace, message: str) -> None:
-    if not args.allow_mixed:
-        raise Failure(
-            EXIT_CHECKPOINT, f"{message}; use another --models_dir and --pies_dir, or --allow_mixed"
-        )
-    print(message, file=sys.stderr)
+def _mixtures(
+    args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]
+) -> Iterator[str]:
+    """A line for each network of another recipe, or of another dense network, than it should be."""
+    first: dict[str, tuple[Path, Config]] = {}  # by pruning
+    for network in networks(args, cells):
+        cell, path = network.cell, network.last
+        config = describe(args, data, cell, network.id)["config"]
+        first.setdefault(cell.pruning_method, (path, config))
+        compared = {cell.pruning_method: PER_CELL_KEYS}
+        if study.DENSE in first and cell.schedule and cell.schedule.is_gradual:
+            compared[study.DENSE] = (*PER_CELL_KEYS, *recipes.PRUNED_ONLY)
+        for pruning, may_differ in compared.items():
+            other_path, other = first[pruning]
+            if differing := recipes.differences(config, other, may_differ):
+                yield f"{path}: made by another recipe than {other_path.name}: {differing}"
+        parent = config.get("parent")
+        if parent and parent != describe(args, data, cell.dense, network.id)["digest"]:
+            yield f"{path}: made from another dense network than the one of its id"
 
 
 def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> bool:

@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
         }
         for cell, recipe in asked.items()
     }
-    making.check(args, data, configs)
     for network in making.missing(args, data, configs):
         with making.attempt(args, data, network) as run:
             dense_files = network.files._replace(cell=dense)

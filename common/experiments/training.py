@@ -24,7 +24,6 @@ def run(args: argparse.Namespace) -> int:
         cell: {NetworkFiles(args.models, cell, i): recipe | resolved for i in args.ids}
         for cell, recipe in asked.items()
     }
-    making.check(args, data, configs)
     for network in making.missing(args, data, configs):
         with making.attempt(args, data, network) as run:
             modules = methods.new_modules(network.config, data.n_classes, network.files.id)
