@@ -313,22 +313,10 @@ def pies_distribution(pies: Path, cell: Cell, kind: str = "PIEs_distribution") -
     return pies / learner / "pies_distribution" / name
 
 
-_PIES = re.compile(
-    rf"PIEs_distribution_(?P<learner>{_any_of(LEARNERS)})_(?P<sparsity>\d\.\d{{2,10}})sparsity"
-    rf"_(?P<pruning>{_any_of(PRUNINGS)})_pruning\.npz"
-)
-
-
-def cell_of_pies(path: Path) -> Cell | None:
-    """The cell whose PIEs are in this .npz file; None for any other file."""
-    match = _PIES.fullmatch(path.name)
-    return match and Cell(match["learner"], match["pruning"], float(match["sparsity"]))
-
-
 def pies_files(pies: Path) -> dict[Cell, Path]:
     """The existing files with arrays of PIEs, by cell."""
-    found = ((cell_of_pies(path), path) for path in pies.glob("*/pies_distribution/*.npz"))
-    return {cell: path for cell, path in found if cell is not None}
+    found = pies.glob("*/pies_distribution/PIEs_distribution_*.npz")
+    return {cell: path for path in found if (cell := cell_of_figure(path))}
 
 
 def by_sparsity(pies: Path) -> Path:
