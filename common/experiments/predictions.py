@@ -31,6 +31,7 @@ from common.report.pie_rows import NUMBERS
 from common.runtime import EXIT_CHECKPOINT, Failure
 from common.study import Cell
 
+Stamp = tuple[int, int]  # of a file: changes when the file is replaced
 FIELDS = {"labels", *NUMBERS, *(score.field for score in SCORES)}
 
 
@@ -80,35 +81,37 @@ def of_population(
 
 
 def share(args: argparse.Namespace, data: Dataset, wanted: Sequence[Wanted]) -> bool:
-    """Share among all ranks the work of computing whatever is wanted and not stored yet. With
-    --overwrite, each rank first removes what is stored of its own share. Returns whether this rank
-    goes on: only the first rank does, which waits for arrays that other ranks are still computing
-    and writes the results."""
-    if args.overwrite:
-        for one in wanted[args.ranks.rank :: args.ranks.world]:
-            one.path.unlink(missing_ok=True)
-    if args.ranks.world > 1:
+    """Share among all ranks the work of computing whatever is wanted and not stored yet, and with
+    --overwrite whatever was stored before. Returns whether this rank goes on: only the first rank
+    does, which waits for arrays that other ranks are still computing and writes the results."""
+    if args.ranks.world > 1 or args.overwrite:
+        old = {one.path: _stamp(one.path) if args.overwrite else None for one in wanted}
         order = tqdm(args.ranks.order(wanted), desc="all networks", unit="file", disable=None)
-        left = [one for one in order if get(args, data, one, wait=False) is None]
+        left = [one for one in order if get(args, data, one, False, old[one.path]) is None]
         for one in left if args.ranks.rank == 0 else ():
-            get(args, data, one)
+            get(args, data, one, True, old[one.path])
     return args.ranks.rank == 0
 
 
 def get(
-    args: argparse.Namespace, data: Dataset, wanted: Wanted, wait: bool = True
+    args: argparse.Namespace,
+    data: Dataset,
+    wanted: Wanted,
+    wait: bool = True,
+    old: Stamp | None = None,
 ) -> Arrays | None:
-    """The wanted arrays: the stored ones if network, images and key are the same, else computed and
-    stored. None if another process is computing them and `wait` is False."""
+    """The wanted arrays: the stored ones if network, images and key are the same and the file's
+    stamp is not `old`, else computed and stored. None if another process is computing them and
+    `wait` is False."""
     digest = population.describe(args, data, wanted.network.cell, wanted.network.id)["digest"]
     key = " ".join([digest, data.train.digest, data.test.digest, wanted.key])
-    if (stored := _stored(wanted, key)) is not None:
+    if (stored := _stored(wanted, key, old)) is not None:
         return stored
     wanted.path.parent.mkdir(parents=True, exist_ok=True)
     with locks.held(wanted.path, wait) as is_mine:
         if not is_mine:
             return None
-        if (stored := _stored(wanted, key)) is not None:  # another process was faster
+        if (stored := _stored(wanted, key, old)) is not None:  # another process was faster
             return stored
         checkpoint = checkpoints.load(wanted.network, data.test.images.device)
         if checkpoint.digest != digest:
@@ -120,9 +123,19 @@ def get(
     return made
 
 
-def _stored(wanted: Wanted, key: str) -> Arrays | None:
-    """The arrays stored for this key, if all are there."""
+def _stored(wanted: Wanted, key: str, old: Stamp | None) -> Arrays | None:
+    """The arrays stored for this key, unless the file has the stamp `old`."""
+    if old is not None and _stamp(wanted.path) == old:
+        return None
     stored = files.load_arrays(wanted.path)
     if stored is None or stored.keys() != wanted.fields | {"key"} or str(stored["key"]) != key:
         return None
     return stored
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns

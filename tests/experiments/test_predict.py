@@ -120,10 +120,14 @@ def test_what_another_rank_computes_is_left_to_it(digits: Dataset, computing: Co
     assert len(computing.times) == 1
 
 
-def test_each_rank_makes_its_own_share_anew(digits: Dataset, computing: Computing) -> None:
-    """With --overwrite; these arrays are the first of two ranks' share."""
-    for rank, times in ((1, 1), (0, 2)):
-        computing.run(digits, overwrite=True, ranks=Ranks(rank, 2))
-        assert len(computing.times) == times
-    assert not computing.run(digits, overwrite=True, ranks=Ranks(1, 2))
+def test_what_another_rank_made_anew_is_taken(digits: Dataset, computing: Computing) -> None:
+    """With --overwrite: the first rank looks at the old file before the second one replaces it."""
+    computing.run(digits)
+    args, wanted = Namespace(models=Path(), batch_size=1), computing.wanted
+    old = predictions._stamp(wanted.path)
+    computing.run(digits, overwrite=True, ranks=Ranks(1, 2))
+    assert predictions.get(args, digits, wanted, old=old)["n"] == 17
     assert len(computing.times) == 2
+    new = predictions._stamp(wanted.path)
+    assert predictions.get(args, digits, wanted, old=new)["n"] == 17
+    assert len(computing.times) == 3
