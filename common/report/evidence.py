@@ -344,8 +344,9 @@ def _difference(
     decides: bool,
     at_least: float = -np.inf,
 ) -> Evidence:
-    """A number of the first cell minus that of the second, which has other networks. A number below
-    at_least counts as at_least; its lower limit stays, so no interval shrinks to nothing."""
+    """A number of the first cell minus that of the second, which has other networks. A number and
+    limits below at_least count as at_least, but for the lower limit of the first cell: it keeps the
+    interval of the difference from shrinking to nothing."""
     (a, n_a), (b, n_b) = (_number(stored, cell, metric) for cell in pair or (None, None))
     found, note = None, ""
     if pair is None:
@@ -355,7 +356,7 @@ def _difference(
     elif n_a != n_b:
         note = f"populations of {n_a} and of {n_b} networks"
     else:
-        raised = (Estimate(max(x.value, at_least), x.low, max(x.high, at_least)) for x in (a, b))
-        found = statistics.difference(*raised)
+        a_raised = Estimate(max(a.value, at_least), a.low, max(a.high, at_least))
+        found = statistics.difference(a_raised, Estimate(*(max(x, at_least) for x in b)))
     at = f" {format_sparsity(pair[0].sparsity)}" if pair else ""
     return Evidence(claim, text + at, found, min(n_a, n_b), decides, note)
