@@ -6,11 +6,14 @@ in the same way without being pruned, for instance.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from common import runtime
 from common.analysis import pie, resampling
 from common.analysis.predictions import Population
 from common.report import stored_pies
@@ -31,24 +34,65 @@ def populations(pies: Path) -> tuple[dict[str, Population], int]:
     return found, n_classes
 
 
-def describe(reference: Population, other: Population, n_classes: int) -> str:
-    """One line: the PIEs of the networks with the same ids, and their corrected count, each with
-    its 95 % interval where there are networks enough for one."""
+class Between(NamedTuple):
+    """The PIEs of one population against another one of the same learner, and their corrected
+    count; limits are None where there are too few networks for an interval."""
+
+    reference: str
+    other: str
+    n_pies: int
+    ci_low: float | None
+    ci_high: float | None
+    corrected: float | None  # None for K = 1
+    corrected_low: float | None
+    corrected_high: float | None
+    half: int  # networks that the corrected count is for
+    n_models: int
+    n_examples: int
+
+
+def count(reference: Population, other: Population, n_classes: int) -> Between:
+    """The PIEs between the networks with the same ids. Raises ValueError if there are none, or if
+    the learners differ: networks are pairs if they began with the same weights."""
     ids = sorted(set(reference.ids) & set(other.ids))
+    if reference.cell.learner != other.cell.learner or not ids:
+        raise ValueError(f"{reference.cell} and {other.cell} have no networks that are pairs")
     a, b = (of.select(ids).labels for of in (reference, other))
     rng = np.random.default_rng(SEED)
-    raw = resampling.count_interval(a, b, n_classes, True, N_RESAMPLES, rng)
+    low, high = resampling.count_interval(a, b, n_classes, True, N_RESAMPLES, rng) or (None, None)
     corrected = resampling.corrected_pies(a, b, n_classes, N_RESAMPLES, rng)
-    n_pies = int(pie.find_pies(a, b, n_classes).sum())
-    return (
-        f"{other.cell} against {reference.cell}: {n_pies} of {a.shape[1]} images are PIEs"
-        f"{_interval(raw)}; corrected, at K = {corrected.half}: {corrected.value:.0f}"
-        f"{_interval(corrected.interval)} (K = {len(ids)})"
+    return Between(
+        *(str(reference.cell), str(other.cell), int(pie.find_pies(a, b, n_classes).sum())),
+        *(low, high, None if np.isnan(corrected.value) else corrected.value),
+        *(*(corrected.interval or (None, None)), corrected.half),
+        *(len(ids), a.shape[1]),
     )
 
 
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else " [{:.0f}, {:.0f}]".format(*ends)
+def of_pruned(pies: Path) -> list[Between]:
+    """The counts between every two pruned populations of a learner that share ids."""
+    found, n_classes = populations(pies)
+    pruned = [population for population in found.values() if not population.cell.is_dense]
+    return [
+        count(reference, other, n_classes)
+        for reference, other in itertools.combinations(pruned, 2)
+        if reference.cell.learner == other.cell.learner and set(reference.ids) & set(other.ids)
+    ]
+
+
+def describe(found: Between) -> str:
+    """One line for a reader."""
+    raw = _interval(found.ci_low, found.ci_high)
+    line = f"{found.other} against {found.reference}: {found.n_pies} of {found.n_examples} images "
+    line += f"are PIEs{raw} (K = {found.n_models})"
+    if found.corrected is None:
+        return line
+    corrected = f"{found.corrected:.0f}{_interval(found.corrected_low, found.corrected_high)}"
+    return f"{line}; corrected: {corrected} (K = {found.half})"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None else f" [{low:.0f}, {high:.0f}]"
 
 
 def main() -> None:
@@ -56,13 +100,13 @@ def main() -> None:
     pies, *names = sys.argv[1:] or [""]
     found, n_classes = populations(Path(pies))
     if len(names) != 2 or not found.keys() >= set(names):
-        known = ", ".join(found) or "none"
-        sys.exit(f"between: give a folder pies/<dataset> and two of its cells (found: {known})")
-    reference, other = (found[name] for name in names)
-    same_learner = reference.cell.learner == other.cell.learner
-    if not same_learner or not set(reference.ids) & set(other.ids):
-        sys.exit(f"between: {names[0]} and {names[1]} have no networks that are pairs")
-    print(describe(reference, other, n_classes))
+        known = ", ".join(map(repr, found)) or "none"
+        what = f"give a folder pies/<dataset> and two of its cells (found: {known})"
+        raise SystemExit(runtime.report(runtime.EXIT_ARGUMENTS, what))
+    try:
+        print(describe(count(found[names[0]], found[names[1]], n_classes)))
+    except ValueError as error:
+        raise SystemExit(runtime.report(runtime.EXIT_ARGUMENTS, str(error))) from None
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from common.files import Arrays
 from common.report.style import BLUE, GREY, ORANGE, RED, class_axes, legend_below, new_axes
-from common.study import LEARNERS
+from common.study import LEARNERS, PRUNINGS
 
 
 def common_pies(a: Arrays) -> Figure:
@@ -74,7 +74,12 @@ def overlap_matrix(a: Arrays) -> Figure:
 # A line in the figure by sparsity has the colour of its learner and the marker and dashes of its
 # pruning.
 LEARNER_COLOURS = dict(zip(LEARNERS, (BLUE, RED), strict=True))
-MARKERS, DASHES = "os^DvP", ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+LOOKS = {
+    pruning: {"marker": marker, "linestyle": line}
+    for pruning, marker, line in zip(
+        PRUNINGS, cycle("^DovPs"), cycle(("--", ":", "-", (0, (5, 1)), (0, (1, 1)), "-."))
+    )
+}
 RAW = {"alpha": 0.4, "markerfacecolor": "white"}
 
 
@@ -120,19 +125,17 @@ def pies_by_sparsity(a: Arrays) -> Figure:
 def _lines(a: Arrays) -> list[tuple[np.ndarray, dict[str, Any]]]:
     """For each line, the indices of its cells by ascending sparsity, and how the line looks."""
     lines = []
-    for learner, (pruning, look) in product(LEARNERS, _looks(a).items()):
+    for learner, pruning in product(LEARNERS, _prunings(a)):
         (chosen,) = ((a["learner"] == learner) & (a["pruning_method"] == pruning)).nonzero()
         if len(chosen):
-            look = {"color": LEARNER_COLOURS[learner], **look}
+            look = {"color": LEARNER_COLOURS[learner], **LOOKS[pruning]}
             lines.append((chosen[a["sparsity"][chosen].argsort()], look))
     return lines
 
 
-def _looks(a: Arrays) -> dict[str, dict[str, Any]]:
-    """Marker and dashes of each pruning."""
-    prunings = dict.fromkeys(a["pruning_method"].tolist())
-    looks = zip(prunings, cycle(MARKERS), cycle(DASHES), strict=False)
-    return {pruning: {"marker": marker, "linestyle": line} for pruning, marker, line in looks}
+def _prunings(a: Arrays) -> list[str]:
+    """The prunings that the figure shows; a later version may have stored others."""
+    return [pruning for pruning in LOOKS if pruning in a["pruning_method"]]
 
 
 def _name_lines(a: Arrays) -> list[Line2D]:
@@ -141,8 +144,8 @@ def _name_lines(a: Arrays) -> list[Line2D]:
     return [
         *(Line2D([], [], color=LEARNER_COLOURS[of], linewidth=3, label=of) for of in learners),
         *(
-            Line2D([], [], color=GREY, markersize=4, label=pruning.replace("_", " "), **look)
-            for pruning, look in _looks(a).items()
+            Line2D([], [], color=GREY, markersize=4, label=of.replace("_", " "), **LOOKS[of])
+            for of in _prunings(a)
         ),
     ]
 

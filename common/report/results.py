@@ -15,22 +15,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from common import files, paths
-from common.report import page_recipes, rows
+from common import files, paths, runtime
+from common.report import between, page_recipes, rows
 from common.report.rows import Row
 
+BY_LINE = ("overlaps", "between", "numbers")
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "matplotlib")
 
 
 def collect(pies: Path) -> dict[str, Any]:
     """Code and machine of the analysis, the recipe of each cell (with ids, versions, hardware and
-    seconds for each network), the claims, and all numbers of summary.csv as lists in the order of
+    seconds for each network), the claims, the Jaccard overlaps of PIEs, the counts between every
+    two pruned populations of a learner, and all numbers of summary.csv as lists in the order of
     `columns`."""
     return {
         "dataset": pies.name,
         "analysed_with": environment(),
         "recipes": page_recipes.stored(pies),
         "claims": files.read_csv(paths.claims(pies)),
+        "overlaps": files.read_csv(paths.overlap(pies).with_suffix(".csv")),
+        "between": [found._asdict() for found in between.of_pruned(pies)],
         "columns": list(Row._fields),
         "numbers": [list(row) for row in rows.read(pies)],
     }
@@ -56,15 +60,21 @@ def environment() -> dict[str, Any]:
 
 def format_results(found: dict[str, Any]) -> str:
     """JSON with each number on its own line, so that two results can be compared by diff."""
-    numbers = ",\n".join(json.dumps(line) for line in found["numbers"])
-    rest = {key: value for key, value in found.items() if key != "numbers"}
-    return json.dumps(rest, indent=1)[:-2] + f',\n "numbers": [\n{numbers}\n ]\n}}\n'
+    parts = []
+    for key, value in found.items():
+        if key in BY_LINE:
+            text = "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+        else:
+            text = json.dumps(value, indent=1)
+        parts.append(f'"{key}": {text}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def main() -> None:
     """Write the results of the folder given on the command line."""
     if len(sys.argv) != 3 or not paths.summary(Path(sys.argv[1])).exists():
-        sys.exit("results: give a folder pies/<dataset> with a summary.csv, and a file to write")
+        what = "give a folder pies/<dataset> with a summary.csv, and a file to write"
+        raise SystemExit(runtime.report(runtime.EXIT_ARGUMENTS, what))
     files.write_text(Path(sys.argv[2]), format_results(collect(Path(sys.argv[1]))))
     print(sys.argv[2])
 

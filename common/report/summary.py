@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from common import files, paths, study
+from common import files, paths, runtime, study
 from common.report import rows
 from common.report.rows import Row
 from common.study import Cell
@@ -23,7 +23,7 @@ def format_table(pies: Path, learner: str) -> str:
     be trusted."""
     text = _align(table(pies, learner))
     counts = [row for row in rows.read(pies) if row[0] == learner and row[3:5] == ("n_pies", "all")]
-    if any(row.n_models < SURE_FROM for row in counts):
+    if any(row.n_models < SURE_FROM and row.ci_low is not None for row in counts):
         text += f"\n{FEW_NETWORKS}"
     return text
 
@@ -134,7 +134,8 @@ def _align(lines: list[tuple[str, ...]]) -> str:
 def folder_argument(argv: list[str]) -> Path:
     """The folder pies/<dataset> given on a command line; ends the program if there is none."""
     if len(argv) != 2 or not Path(argv[1]).is_dir():
-        sys.exit(f"{Path(argv[0]).name}: give a folder pies/<dataset> that an analysis has made")
+        what = "give a folder pies/<dataset> that an analysis has made"
+        raise SystemExit(runtime.report(runtime.EXIT_ARGUMENTS, what))
     return Path(argv[1])
 
 

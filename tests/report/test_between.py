@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -9,6 +10,8 @@ from running import Study, cells
 
 from common import files, paths
 from common.report import between, rows
+from common.runtime import EXIT_ARGUMENTS
+from common.study import LEARNERS
 
 
 def say(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -32,13 +35,14 @@ def test_against_dense_networks_it_is_the_count_of_the_summary(
         start = f"{cell} against {cell.dense}: {row.value:.0f} of {row.n_examples} images are PIEs"
         line = capsys.readouterr().out
         assert line.startswith(start)
-        assert line.endswith(f"(K = {row.n_models})\n")
+        assert f"(K = {row.n_models}); corrected: " in line
 
 
 def test_two_pruned_populations(study: Study) -> None:
     one, other = [cell for cell in cells("supervised") if not cell.is_dense][:2]
     found, n_classes = between.populations(study.pies)
-    line = between.describe(found[str(one)], found[str(other)], n_classes)
+    counted = between.count(found[str(one)], found[str(other)], n_classes)
+    line = between.describe(counted)
     ids = sorted(set(found[str(one)].ids) & set(found[str(other)].ids))
     a, b = (
         [files.load_arrays(paths.predictions(study.pies, cell, i))["labels"] for i in ids]
@@ -54,16 +58,33 @@ def test_two_pruned_populations(study: Study) -> None:
     assert f": {n_differing} of {len(a[0])} images" in line
 
 
+def test_every_two_pruned_populations_of_a_learner(study: Study) -> None:
+    pruned = [c for learner in LEARNERS for c in cells(learner) if not c.is_dense]
+    expected = {
+        frozenset((str(a), str(b))) for a in pruned for b in pruned
+        if a != b and a.learner == b.learner
+    }  # fmt: skip
+    found = between.of_pruned(study.pies)
+    assert {frozenset((pair.reference, pair.other)) for pair in found} == expected
+    assert len(found) == len(expected)
+
+
 @pytest.mark.parametrize(
     ("names", "why"),
     [
         ((), "give a folder"),
-        (("supervised dense 0.00", "no such cell"), "found: .*supervised dense 0.00"),
+        (("supervised dense 0.00", "no such cell"), "found: .*'supervised dense 0.00'"),
         (("supervised dense 0.00", "SupCon dense 0.00"), "no networks that are pairs"),
     ],
 )
 def test_what_cannot_be_compared(
-    study: Study, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], why: str
+    study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    names: tuple[str, ...],
+    why: str,
 ) -> None:
-    with pytest.raises(SystemExit, match=why):
+    with pytest.raises(SystemExit) as stop:
         say(monkeypatch, str(study.pies), *names)
+    assert stop.value.code == EXIT_ARGUMENTS
+    assert re.search(why, capsys.readouterr().err)

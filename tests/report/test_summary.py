@@ -50,7 +50,7 @@ def pies(tmp_path: Path) -> Path:
             row(GLOBAL, "prediction_depth", 4.25, 5, 483, group="non_pie"),
         ],
         GMP: [row(GMP, "top1", 0.91, 1, 500)],
-        FEWER: [row(FEWER, "top1", 0.8, 10, 100), row(FEWER, "n_pies", 4, 8, 100)],
+        FEWER: [row(FEWER, "top1", 0.8, 10, 100), row(FEWER, "n_pies", 4, 8, 100, interval=(1, 9))],
         CONTRASTIVE: [row(CONTRASTIVE, "top1", 0.11, 3, 100)],
     }
     rows.store(tmp_path, "pie_detection", made)
@@ -78,7 +78,7 @@ def test_the_printed_table_has_the_numbers(pies: Path) -> None:
     of_pies = ["17", "of", "500", "[12,", "22]", "12", "[-1,", "26]"]
     of_pies += ["14", "[9,", "20]", "16", "[11,", "23]", "8", "[5,", "12]", "0.012", "(0.002)"]
     none = ["-"] * 6
-    fewer = ["4", "of", "100", "(K", "=", "8)", *["-"] * 5]
+    fewer = ["4", "of", "100", "[1,", "9]", "(K", "=", "8)", *["-"] * 5]
     assert lines == [
         ["supervised", "dense", "0.00", "10", *dense, "2", "[0,", "6]"],
         ["supervised", "GMP", "0.90", "1", *dense, "(K", "=", "10)", "91.00", *none],
