@@ -303,7 +303,7 @@ def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
         made = []
         for metric, key in (("top1", "test_accuracy"), ("sparsity_reached", "sparsity_reached")):
             values = [results[key] for results in found.values()]
-            made += mean_rows(cell, metric, values, len(data.test), is_share=True)
+            made += mean_rows(cell, metric, values, len(data.test), is_share=metric == "top1")
         rows.store(args.pies, "training", {cell: made})
         _draw_curves(paths.curves(args.pies, cell), found, len(data.train))
 
