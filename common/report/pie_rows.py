@@ -77,9 +77,8 @@ def of_count(
     n_resamples: int,
     seed: int,
 ) -> tuple[list[Row], Arrays]:
-    """Rows with the number of PIEs and its interval, the corrected count, and for K >= 2 the count
-    if dense and pruned networks are exchanged; and for K >= 4 arrays with counts by population
-    size."""
+    """Rows with the number of PIEs and its interval, the corrected count, and the count if dense
+    and pruned networks are exchanged; and arrays with counts by population size, for K >= 4."""
     cell, n_models, n_examples = pruned.cell, len(pruned.ids), pruned.labels.shape[1]
     rng = np.random.default_rng(runtime.seed_from(seed, str(cell), "resampling"))
     labels = (dense.labels, pruned.labels, n_classes)
@@ -87,19 +86,16 @@ def of_count(
     interval = resampling.count_interval(*labels, paired, n_resamples, rng)
     corrected = resampling.corrected_pies(*labels, N_SPLITS, rng)
     n_pies = int(pie.find_pies(*labels).sum())
-    exchanged = (  # two networks that are exchanged differ on the same images
-        ("n_pies_null", null.mean, null.interval),
-        ("n_pies_null_paired", paired, None),
-        ("pie_p_value", null.p_value, None),
-        ("pie_p_value_floor", null.floor, None),
-    )
     rows = [
         row(cell, metric, value, n_models, n_examples, interval=bounds)
         for metric, value, bounds in (
             ("n_pies", n_pies, interval),
             ("n_pies_corrected", corrected.value, corrected.interval),
             ("n_pies_corrected_half", corrected.half, None),
-            *(exchanged if n_models > 1 else ()),
+            ("n_pies_null", null.mean, null.interval),
+            ("n_pies_null_paired", paired, None),
+            ("pie_p_value", null.p_value, None),
+            ("pie_p_value_floor", null.floor, None),
         )
         if not np.isnan(value)
     ]
