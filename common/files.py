@@ -159,7 +159,7 @@ def _read_arrays(path: Path) -> Arrays:
 
 
 def same_arrays(a: Arrays | None, b: Arrays) -> bool:
-    """Whether two sets of arrays are equal, NaN counting as equal to NaN."""
+    """True if two sets of arrays are equal, NaN counting as equal to NaN."""
     return (
         a is not None
         and a.keys() == b.keys()

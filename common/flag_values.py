@@ -1,4 +1,4 @@
-"""Which values the flags accept: functions from text to value, for use as argparse types.
+"""The values that the flags accept: functions from text to value, for use as argparse types.
 
 Each raises argparse.ArgumentTypeError, whose message says which values are accepted.
 """
@@ -71,7 +71,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def depth(text: str) -> int:
-    """How many convolutions a Wide ResNet may have."""
+    """A number of convolutions that a Wide ResNet can have."""
     value = integer(10, 1000)(text)
     if value % 6 != 4:
         _refuse(text, "a depth of the form 6n+4: 10, 16, 22, 28, …")

@@ -36,7 +36,7 @@ MOUNTS = Path("/proc/self/mounts")
 @contextmanager
 def held(target: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock that guards `target`. Yields False, without the lock, if another process holds
-    it and `wait` is False. After some seconds of waiting, a line says who holds it, if known."""
+    it and `wait` is False. After some seconds of waiting, a line names the holder, if known."""
     path = paths.lock(target)
     lock = _kind(path.parent)(path)
     try:
@@ -72,8 +72,8 @@ def _kind(folder: Path) -> type[FileLock | SoftFileLock]:
 
 
 def holder(target: Path) -> str:
-    """Who took the lock of `target`, how long ago, and how to free it, in brackets. Only a lock
-    that is a file tells this; empty for a lock of the kernel."""
+    """The process that took the lock of `target`, how long ago, and how to free it, in brackets.
+    Only a lock that is a file tells this; empty for a lock of the kernel."""
     path = paths.lock(target)
     if _kind(path.parent) is FileLock:
         return ""

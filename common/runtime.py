@@ -164,7 +164,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_trouble(error: BaseException) -> bool:
-    """Whether reading failed because of the machine (no memory, a disk that does not answer), not
+    """True if reading failed because of the machine (no memory, a disk that does not answer), not
     because of the file. A truncated file gives EINVAL, a folder in its place EISDIR."""
     if isinstance(error, OSError):
         return error.errno not in (None, errno.EINVAL, errno.EISDIR)

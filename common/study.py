@@ -48,7 +48,7 @@ ALLOCATIONS = ("uniform", "global")
 
 
 class Pruning(NamedTuple):
-    """How networks are pruned: a schedule and a criterion."""
+    """A way to prune networks: a schedule and a criterion."""
 
     schedule: str
     criterion: str = CRITERIA[0]

@@ -47,7 +47,7 @@ def prose(page: Path) -> str:
 
 
 def spans(page: Path) -> list[str]:
-    """What a page shows in backticks within its sentences."""
+    """The words that a page shows in backticks within its sentences."""
     return re.findall(r"`([^`]+)`", prose(page))
 
 

@@ -121,7 +121,7 @@ def test_its_half_done_training_is_continued(folder: Path) -> None:
 
 
 def machine() -> tuple[str, str, str]:
-    """What rounds: torch and the processor. With another the last bits of a sum may differ."""
+    """Torch and the processor, which round: with others the last bits of a sum may differ."""
     about = Path("/proc/cpuinfo")
     maker = "AuthenticAMD" if about.exists() and "AuthenticAMD" in about.read_text() else "another"
     return str(torch.__version__), torch.backends.cpu.get_cpu_capability(), maker

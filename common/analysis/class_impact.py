@@ -1,4 +1,4 @@
-"""Which classes pay for pruning. Pure numpy and scipy."""
+"""The classes that pay for pruning. Pure numpy and scipy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ClassImpact(NamedTuple):
 def class_impact(
     dense: np.ndarray, pruned: np.ndarray, target: np.ndarray, n_classes: int
 ) -> ClassImpact:
-    """Which classes pay for pruning (Hooker et al., arXiv 1911.05248, section 2.1).
+    """Test which classes pay for pruning (Hooker et al., arXiv 1911.05248, section 2.1).
 
     For labels dense [K,N], pruned [K',N] and true classes [N]: a network's recall of a class minus
     its own accuracy is compared between the populations by Welch's t-test over networks. (Hooker et

@@ -1,4 +1,4 @@
-"""How sharply an embedding separates the classes. Arrays in, numbers out."""
+"""Silhouettes: how sharply an embedding separates the classes. Arrays in, numbers out."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def referenced_effect(
     n_splits: int = 30,
     n_bins: int = 10,
 ) -> Referenced | None:
-    """How much a score differs between PIEs and other images, held out and referenced.
+    """The difference of a score between PIEs and other images, held out and referenced.
 
     dense, pruned: labels [K,N]; scores: [K,N], of each network for each image, measured in either
     population; dense_scores: [K,N], of the dense networks. Row i of all four has the same id. A

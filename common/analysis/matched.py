@@ -39,7 +39,7 @@ class Matched(NamedTuple):
     average: Estimate  # over all errors between, evenly in log error; it can hide a change of sign
 
     def changes_sign(self) -> bool:
-        """Whether the intervals at both ends exclude 0, on opposite sides (each at 95 %)."""
+        """True if the intervals at both ends exclude 0, on opposite sides (each at 95 %)."""
         low, high = self.lowest, self.highest
         return low.high < 0 < high.low or high.high < 0 < low.low
 

@@ -48,14 +48,14 @@ def p_from_interval(value: float, low: float, high: float, df: float | None = No
 
 
 class Verdict(NamedTuple):
-    """What the numbers behind a claim say about the claim."""
+    """The answer to a claim, after the correction over the family."""
 
     verdict: str
     p_value: float  # corrected over the family; nan if not tested or incomplete
 
 
 class Answer(NamedTuple):
-    """What the numbers of one claim say, before the correction over the family."""
+    """The answer to one claim, before the correction over the family."""
 
     supports: bool
     p_value: float  # nan without numbers

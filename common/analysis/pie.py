@@ -40,7 +40,7 @@ def modal_labels(labels: np.ndarray, n_classes: int, ties: str = "lowest") -> np
 def find_pies(
     dense: np.ndarray, pruned: np.ndarray, n_classes: int, ties: str = "lowest"
 ) -> np.ndarray:
-    """Which of N images are PIEs: labels of dense [K,N] and pruned [K',N] networks -> bool [N].
+    """Mark the PIEs among N images: labels of dense [K,N] and pruned [K',N] networks -> bool [N].
 
     Raises ValueError if the populations did not see the same number of images.
     """
@@ -74,7 +74,7 @@ def directions(modal_dense: np.ndarray, modal_pruned: np.ndarray, target: np.nda
 
 
 class Overlap(NamedTuple):
-    """How much two sets of images have in common, and what chance would give."""
+    """The Jaccard overlap of two sets of images, and its value by chance."""
 
     common: int
     jaccard: float  # common / union; 0 where both are empty

@@ -1,4 +1,4 @@
-"""How probable it is, image by image, that pruning changed the modal label.
+"""The probability, image by image, that pruning changed the modal label.
 
 A count of PIEs includes images whose modal labels differ only because K networks are few. Here the
 predictions of dense networks for an image are draws from a distribution p_D over classes, those of

@@ -50,14 +50,14 @@ def _scores(embedding: np.ndarray) -> np.ndarray:
 
 
 class Detection(NamedTuple):
-    """How well a score tells positives from the rest; chance gives 0.5 and the positives' share."""
+    """Measures of a score as a detector; by chance 0.5 and the share of positives."""
 
     auroc: float
     average_precision: float
 
 
 def low_score_detects(score: np.ndarray, positive: np.ndarray) -> Detection | None:
-    """How well a low score [N] detects `positive` images [N] (PIEs, or misclassified ones).
+    """Measure how well a low score [N] detects `positive` images [N] (PIEs, or misclassified ones).
     Undefined scores are left out; None unless both positives and others remain."""
     defined = ~np.isnan(score)
     score, positive = -score[defined], positive[defined]

@@ -32,7 +32,7 @@ class Lost(NamedTuple):
 
 
 class CorrectedOverlap(NamedTuple):
-    """How far two cells lose the same images, in populations of K // 2 networks."""
+    """The overlap of the images that two cells lose, in populations of K // 2 networks."""
 
     # Correlation, over images, of the two cells' probabilities of losing an image. Like any
     # correlation corrected for reliability (Spearman 1904), it can exceed 1.
@@ -94,8 +94,8 @@ def corrected_overlap(lost_x: Lost, lost_y: Lost, halves: Halves) -> CorrectedOv
 
 
 def _products(lost_x: Lost, lost_y: Lost, halves: Halves) -> tuple[np.ndarray, np.ndarray]:
-    """What each image adds to N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged
-    over splits: [1+K,3,M], with all ids, then without each. Also how many images each of the M
+    """The terms of N times cov(X,X), cov(Y,Y) and cov(X,Y) between the halves, averaged over
+    splits: [1+K,3,M], with all ids, then without each. Also the number of images that each of the M
     entries stands for: all images that neither cell ever loses share one entry."""
     n_splits, _, k = halves.of.shape
     n, ever = lost_x.n, lost_x.ever() | lost_y.ever()

@@ -31,8 +31,8 @@ class Corrected(NamedTuple):
 def corrected_pies(
     dense: np.ndarray, pruned: np.ndarray, n_classes: int, n_splits: int, rng: Generator
 ) -> Corrected:
-    """How many PIEs remain after subtracting the changes that fresh networks of the same kind would
-    cause.
+    """The number of PIEs that remain after subtracting the changes that fresh networks of the same
+    kind would cause.
 
     dense, pruned: labels [K,N]; row i of both comes from the same dense network. Let n(a,b) be the
     number of images whose modal labels differ, and A, B disjoint halves of the K rows. The
@@ -180,7 +180,7 @@ def count_interval(
 def replicate_count(
     pairs: list[tuple[np.ndarray, np.ndarray]], n_classes: int, n_resamples: int, rng: Generator
 ) -> tuple[float, tuple[float, float] | None]:
-    """How many images have modal labels that differ between two populations without a common id,
+    """The number of images whose modal labels differ between two populations without a common id,
     labels [K,N] each, and the 95 % interval of the expected number as in count_interval.
 
     Only next to this does a count of PIEs say something about pruning: modal labels of two

@@ -1,4 +1,4 @@
-"""How the votes of a population spread over the classes, and how far pruning moved them. Pure
+"""The spread of a population's votes over the classes, and how far pruning moved them. Pure
 numpy and scipy: votes [N,C] count the networks that predict each class."""
 
 from __future__ import annotations

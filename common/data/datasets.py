@@ -97,7 +97,7 @@ def load_dataset(
 
 
 class Size(NamedTuple):
-    """How many images and classes a data set has."""
+    """The number of images and classes of a data set."""
 
     n_train: int
     n_test: int

@@ -210,7 +210,7 @@ def _mixtures(
 
 
 def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int]) -> bool:
-    """Whether every pruned network is paired with the dense network of the same id: either made
+    """True if every pruned network is paired with the dense network of the same id: either made
     from it, or trained with the same seed, so the same first weights, order and augmentations."""
     for network_id in ids:
         pruned = describe(args, data, cell, network_id)

@@ -137,7 +137,7 @@ def _ask_probes(
 def bank_view(
     args: argparse.Namespace, data: Dataset, cell: Cell, network_id: int
 ) -> Callable[[Tensor], Tensor]:
-    """How the network sees the bank, the training images among which probes find neighbours."""
+    """The views of the bank, the training images among which probes find neighbours."""
     if args.pd_bank == "clean":
         return lambda images: images.float() / 255
     views = classification_views({"dataset": data.name} | args.recipe)

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_parents(args: argparse.Namespace, data: Dataset, dense: Cell) -> dict[int, Contents]:
-    """What is known about each dense network, by id. Damaged networks are named and left out; if no
-    other network is there, raises Damaged."""
+    """The contents of the dense networks' files but for their tensors, by id. Damaged networks are
+    named and left out; if no other network is there, raises Damaged."""
     parents, damaged = {}, []
     for network_id in population.present(args, dense):
         try:

@@ -1,1 +1,1 @@
-"""How networks learn and how they are pruned."""
+"""Learning and pruning."""

@@ -49,8 +49,8 @@ class Stage:
 
 
 class Run(NamedTuple):
-    """How a training runs, whatever its stages: randomness, precision, and what happens to states
-    and records. `resume` is a state that was passed to `save`."""
+    """Settings of a training, whatever its stages: randomness, precision, and the functions that
+    receive states and records. `resume` is a state that was passed to `save`."""
 
     seed: tuple[int, int]  # seed and network id
     bf16: bool = False

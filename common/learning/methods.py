@@ -145,7 +145,7 @@ def _collapsed_loss(config: Config) -> float:
 
 
 def classification_views(config: Config) -> Augmentation:
-    """How images are augmented in stages that classify them."""
+    """The augmentation of images in stages that classify them."""
     views = _mirrored_if_safe(recipes.CLASSIFICATION_VIEWS[config["preset"]], config)
     views = views._replace(crop_padding=round(recipes.CROP_PADDING * config["image_size"]))
     upside_down = config["released_quirks"] and config["preset"] == "paper"
@@ -153,7 +153,7 @@ def classification_views(config: Config) -> Augmentation:
 
 
 def contrastive_views(config: Config) -> Augmentation:
-    """How the two views of an image are made for the contrastive loss."""
+    """The augmentation that makes either view of an image for the contrastive loss."""
     views = _mirrored_if_safe(recipes.CONTRASTIVE_VIEWS[config["preset"]], config)
     return views._replace(resized_crop_area=(config["min_crop_area"], 1.0))
 

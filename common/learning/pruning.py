@@ -66,8 +66,8 @@ CRITERIA: dict[str, Callable[..., Masks]] = {
 
 
 def _uniform_counts(sizes: list[int], sparsity: float) -> list[int]:
-    """How many weights to prune in each tensor: rounded down, then one more for the tensors with
-    the largest remainders, until the total is round(sparsity · n)."""
+    """The number of weights to prune in each tensor: rounded down, then one more for the tensors
+    with the largest remainders, until the total is round(sparsity · n)."""
     exact = [sparsity * size for size in sizes]
     counts = [math.floor(share) for share in exact]
     missing = round(sparsity * sum(sizes)) - sum(counts)

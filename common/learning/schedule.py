@@ -12,7 +12,7 @@ from common.runtime import EXIT_ARGUMENTS, Failure
 
 @dataclass(frozen=True)
 class Pruning:
-    """Which share of the weights is pruned, when, and by which rule."""
+    """The share of the weights that is pruned, the window in which it grows, and the rule."""
 
     window: Window | None  # None: the network is already pruned, and its masks stay as they are
     sparsity: float

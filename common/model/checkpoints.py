@@ -284,7 +284,7 @@ def _refusal(path: Path, reason: str) -> Failure:
 
 
 def is_plain(contents: Any) -> bool:
-    """Whether this holds no tensors, which cannot be compared with other values."""
+    """True if this holds no tensors, which cannot be compared with other values."""
     return not _tensors(contents)
 
 

@@ -49,7 +49,7 @@ class Evidence(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What the analyses stored."""
+    """The results that the analyses stored."""
 
     pies: Path
     rows: dict[tuple[Cell, str], Row]  # over all images, with an interval
@@ -178,7 +178,7 @@ def _early(stored: Stored) -> Iterator[Evidence]:
 
 
 def _windows(pies: Path, later: Cell, early: Cell) -> tuple[bool, str]:
-    """Whether the prunings start at different times, and a note that says what is compared. If the
+    """True if the prunings start at different times, and a note that says what is compared. If the
     ends differ too, as in the paper, the verdict is about the two windows, not about the start."""
     path = paths.recipes(pies, later.learner)
     recipe = json.loads(path.read_text()) if path.exists() else {}

@@ -85,9 +85,9 @@ def _template() -> Any:
 
 
 def _answers(found: Iterable[Row]) -> list[dict[str, Any]]:
-    """How many images each learner loses at its highest sparsity: the smallest and largest count
-    over its prunings by magnitude, as counted and, if all cells have corrected counts,
-    corrected."""
+    """The number of images that each learner loses at its highest sparsity: the smallest and the
+    largest count over its prunings by magnitude, as counted and, if all cells have corrected
+    counts, corrected."""
     metrics, answers = ("n_pies", "n_pies_corrected"), []
     counts = [row for row in found if row.metric in metrics and row.group == "all"]
     for learner in LEARNERS:

@@ -1,4 +1,4 @@
-"""What was run: the recipes of all cells, for the last section of the page."""
+"""The recipes of all cells, for the last section of the page."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def of_population(networks: Population, target: np.ndarray, classes: Sequence[st
 
 
 def of_detection(cell: Cell, what: str, q: np.ndarray, positive: np.ndarray) -> list[Row]:
-    """How well a low Q-Score, q [K,N], tells which images are positive, [K,N] or [N]."""
+    """Measures of a low Q-Score, q [K,N], as a detector of positive images, [K,N] or [N]."""
     positive = np.broadcast_to(positive, q.shape)
     found = [low_score_detects(*pair) for pair in zip(q, positive, strict=True)]
     found = [detection for detection in found if detection is not None]
@@ -116,10 +116,10 @@ def of_replicates(
     n_resamples: int,
     seed: int,
 ) -> dict[Cell, list[Row]]:
-    """How many modal labels differ between two populations without a common id. For the dense cell:
-    dense against fresh dense networks. For each pruned cell that has fresh networks: pruned against
-    fresh pruned networks, and dense against pruned networks, for which dense against dense is the
-    null."""
+    """The number of modal labels that differ between two populations without a common id. For the
+    dense cell: dense against fresh dense networks. For each pruned cell that has fresh networks:
+    pruned against fresh pruned networks, and dense against pruned networks, for which dense against
+    dense is the null."""
     rows: dict[Cell, list[Row]] = {}
     for cell, pruned in ({dense.cell: dense} | populations).items():
         if cell not in fresh:
@@ -192,8 +192,8 @@ def _of_votes(
 
 
 def _of_losses(cell: Cell, label: np.ndarray, dense: Population, pruned: Population) -> list[Row]:
-    """What pruning takes from accuracy, Q-Score and silhouette, network by network, and the share
-    of the silhouette that it leaves."""
+    """The losses of accuracy, Q-Score and silhouette by pruning, network by network, and the share
+    of the silhouette that is left."""
     networks, rows = (dense, pruned), []
     lost = {
         "top1_lost": [(p.labels == label).mean(axis=1) for p in networks],
@@ -238,7 +238,7 @@ def of_held_out(
     n_classes: int,
     seed: int,
 ) -> list[Row]:
-    """How much a score differs between PIEs and other images, measured on networks that did not
+    """The difference of a score between PIEs and other images, measured on networks that did not
     choose the PIEs (see held_out.referenced_effect): for PIEs, for images that flip between two
     populations of one kind, the former minus the latter, and for PIEs within bins of the dense
     score. scores: [K,N] of the `dense` and of the `pruned` networks, nan where not measured."""
@@ -261,8 +261,8 @@ def of_held_out(
 def of_class_impact(
     impacts: dict[Cell, ClassImpact], found: dict[Cell, Arrays]
 ) -> tuple[dict[Cell, list[Row]], dict[Cell, np.ndarray]]:
-    """Which classes pay for pruning, as rows; and the q-values [C] of each cell, by Benjamini and
-    Hochberg over all classes and cells."""
+    """The classes that pay for pruning, as rows; and the q-values [C] of each cell, by Benjamini
+    and Hochberg over all classes and cells."""
     if not impacts:
         return {}, {}
     from scipy.stats import false_discovery_control

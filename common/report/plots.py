@@ -70,7 +70,7 @@ def training_curves(a: Arrays) -> Figure:
 
 
 def pies_by_class(a: Arrays) -> Figure:
-    """How many test images of each class are PIEs."""
+    """The number of PIEs by class."""
     counts = np.bincount(a["label"][a["is_pie"]], minlength=len(a["classes"]))
     figure, axes = class_axes(a, "PIEs (images)", 5.5)
     bars = axes.bar(range(len(counts)), counts, color=RED, label=f"PIEs ({counts.sum()})")
@@ -81,7 +81,7 @@ def pies_by_class(a: Arrays) -> Figure:
 
 
 def class_impact(a: Arrays) -> Figure:
-    """Which classes pay: change of recall beyond the mean change, by class, with its interval."""
+    """The change of recall beyond the mean change, by class, with its interval."""
     ylabel = "recall minus mean accuracy,\npruned minus dense (points)"
     figure, axes = class_axes(a, ylabel, 5.5, 3.8)
     flagged = a["q_value"] <= 0.05
@@ -115,8 +115,8 @@ def pies_by_population_size(a: Arrays) -> Figure:
 
 
 def vote_distances(a: Arrays) -> Figure:
-    """How far the votes moved, for PIEs and other images. Unlike a count of PIEs, this tells a
-    change of one vote from a change of all."""
+    """The distance that the votes moved, for PIEs and other images. Unlike a count of PIEs, this
+    tells a change of one vote from a change of all."""
     figure, axes = new_axes(4.8, 3.8)
     bins = np.linspace(0, 1, 26)
     groups = ((~a["is_pie"], GREEN, "other images"), (a["is_pie"], RED, "PIEs"))

@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 
 class World(NamedTuple):
-    """What is true of N images: mean logits [N,C] of dense and pruned networks."""
+    """The truth about N images: mean logits [N,C] of dense and pruned networks."""
 
     dense: np.ndarray
     pruned: np.ndarray

@@ -17,7 +17,8 @@ N_IMAGES = 1000
 
 
 class World(NamedTuple):
-    """What pruning does to the logits, and what a network's images and its pair have in common."""
+    """The effect of pruning on the logits, and what a network's images and its pair have in
+    common."""
 
     drop: float  # spread of what the true class's logit loses by pruning
     together: float = 0.0  # weight of a network's own bias, shared by images and by its pair

@@ -22,7 +22,7 @@ EDGES = (0, 0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1)
 
 
 class Study(NamedTuple):
-    """What one world gave, images of all repetitions together: [N] each."""
+    """The results of one world, images of all repetitions together: [N] each."""
 
     probability: np.ndarray
     lost: np.ndarray  # modes of 300 differ

@@ -1,4 +1,4 @@
-"""What the statistics of PIE detection and of the claims cost at the size of the paper's study.
+"""Time and memory of the statistics of PIE detection and of the claims, for the paper's study.
 
 python -m tests.benchmarks.claims                      (one core: 2 minutes)
 

@@ -296,8 +296,8 @@ PARTS = {  # of a step, by what PyTorch calls its operations
 
 
 def profiles(settings: Settings, n: int) -> dict[str, dict[str, float]]:
-    """Where the time of one SupCon step on two views of n images goes: percent of the processor's
-    (on a GPU the device's) own time."""
+    """The time of one SupCon step on two views of n images, by operation: percent of the
+    processor's (on a GPU the device's) own time."""
     found = {}
     for side, precision in (("released", "fp32"), ("ours", "fp32"), ("ours", "bf16")):
         if precision == "bf16" and not measuring.has_bf16(settings.device):

@@ -1,4 +1,4 @@
-"""What cannot be done ends with one line that says why, the right exit code, and nothing lost.
+"""Whatever cannot be done ends with one line that says why, the right exit code, and nothing lost.
 
 Wrong values of flags are in test_options.py, damaged files and disks in faults/.
 """

@@ -33,7 +33,7 @@ DEADLINE = 120  # seconds: a run that takes longer hangs
 
 
 class Fault(NamedTuple):
-    """What happens at call `n` (counted from 1; 0: at every call) of `module:name`. Only calls
+    """The fault at call `n` (counted from 1; 0: at every call) of `module:name`. Only calls
     count whose first argument, a path mostly, matches the pattern `of`."""
 
     target: str

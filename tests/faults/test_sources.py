@@ -1,4 +1,4 @@
-"""What the sources never do, whatever a test tries: unpickle, run text, order things by time."""
+"""Things that the sources never do: unpickle, run text, order things by time."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def nothing_compiled_before() -> Iterator[None]:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
-    """What the loop has compiled: both passes are captured as always, and then run operation by
+    """Stands for the compiler: both passes are captured as always, and then run operation by
     operation, without a C++ compiler and bit for bit as if they were not."""
     captured: list[Graph] = []
     compile_for_real = torch.compile

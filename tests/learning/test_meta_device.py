@@ -134,7 +134,7 @@ class Training:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Where epochs end, by stage and step. Training reads values from the device only there and at
+    """The last steps of epochs, by stage. Training reads values from the device only there and at
     pruning events; here these reads are replaced, and the rest of the loop is unchanged."""
     asked: list[tuple[str, int]] = []
 

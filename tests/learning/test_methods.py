@@ -1,4 +1,4 @@
-"""What the two learning methods train, by which loss, and what they prune."""
+"""The two learning methods: their stages, losses and prunable weights."""
 
 from __future__ import annotations
 
