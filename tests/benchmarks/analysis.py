@@ -83,7 +83,7 @@ def close(theirs: np.ndarray, ours: np.ndarray) -> None:
 
 
 def all_equal(theirs: np.ndarray, ours: np.ndarray) -> None:
-    """Votes or depths, of which there are several."""
+    """Votes or depths: equal, and not all the same."""
     assert len(np.unique(theirs)) > 1, "these networks show nothing"
     assert np.array_equal(theirs, ours), f"{(theirs != ours).sum()} of {theirs.size} differ"
 
