@@ -187,4 +187,4 @@ def test_the_snippet_runs_as_it_is_written(study: Study, monkeypatch: pytest.Mon
     with contextlib.redirect_stdout(shown):
         exec(blocks(README, "python")[0], names)
     assert names["labels"].shape == (20,)
-    assert shown.getvalue() == "40 PIEs; fresh populations of 10 have 40 to 40 (95 %)\n"
+    assert shown.getvalue() == "40 PIEs [40, 40], corrected 40 at K/2\n"
