@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common import recipes, study
-from common.data import datasets
+from common.data import named
 from common.learning import methods, pruning
 from common.study import Cell
 
@@ -88,7 +88,7 @@ def test_any_word_but_a_data_sets_is_a_folder() -> None:
 
 def test_every_word_has_its_row_in_the_layers_above() -> None:
     """A word that only this table knows would fail in the middle of a study."""
-    assert study.DATASETS.keys() == datasets.LOADERS.keys()
+    assert study.DATASETS.keys() == named.LOADERS.keys()
     assert set(study.CRITERIA) == pruning.CRITERIA.keys()
     assert study.LEARNERS.keys() == recipes.TRAINING.keys() == recipes.FINETUNING.keys()
     assert study.LEARNERS.keys() == methods.METHODS.keys()

@@ -13,7 +13,8 @@ import numpy as np
 
 from common import files, locks, paths, ranks, recipes, runtime, study
 from common.data import datasets
-from common.data.datasets import CIFAR10_CLASSES, Dataset
+from common.data.datasets import Dataset
+from common.data.named import CIFAR10_CLASSES
 from common.files import Arrays
 from common.model import checkpoints
 from common.model.checkpoints import Contents

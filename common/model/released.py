@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from common import paths, recipes
-from common.data.datasets import CIFAR10_CLASSES
+from common.data.named import CIFAR10_CLASSES
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
 from common.paths import NetworkFiles

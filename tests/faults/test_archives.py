@@ -19,7 +19,7 @@ from faulty import Child
 from places import ONE, Place
 from torchvision.datasets import CIFAR10
 
-from common.data import datasets
+from common.data.named import CIFAR10_CLASSES
 
 fault, slow = pytest.mark.fault, pytest.mark.slow
 TRAIN = (
@@ -35,7 +35,7 @@ def cifar(folder: Path) -> tuple[Path, dict[str, str]]:
         name: {"data": rng.integers(0, 256, (20, 3072), np.uint8), "labels": labels}
         for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
     }
-    parts["batches.meta"] = {"label_names": [*datasets.CIFAR10_CLASSES]}
+    parts["batches.meta"] = {"label_names": [*CIFAR10_CLASSES]}
     archive, md5s = folder / "served.tar.gz", {}
     with tarfile.open(archive, "w:gz") as file:
         for name, contents in parts.items():

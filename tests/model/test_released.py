@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.utils import prune
 
 from common import paths, study
-from common.data.datasets import CIFAR10_CLASSES, Dataset, Split
+from common.data.datasets import Dataset, Split
+from common.data.named import CIFAR10_CLASSES
 from common.experiments import population
 from common.model import checkpoints, evaluation, wide_resnet
 from common.model.wide_resnet import ProjectionHead, WideResNet
