@@ -165,11 +165,25 @@ def describe(args: argparse.Namespace, data: Dataset, cell: Cell, network_id: in
     for key, value in (expected | data_config(data) | args.architecture).items():
         known = config.get(key)
         if known is not None and known != value:
-            limit = config.get("limit")
-            hint = f" (it was trained with --limit {limit})" if "images" in key else ""
-            hint = f" (see --{key})" if key in expected else hint
-            raise Failure(EXIT_CHECKPOINT, f"{path}: its {key} is {known}, not {value}{hint}")
+            hint = f" (see --{key})" if key in expected else ""
+            said = f"its {key} is {known}, not {value}{hint}"
+            if key == "train_images":
+                said = f"it learned from other training images: {_why(args, config.get('limit'))}"
+            raise Failure(EXIT_CHECKPOINT, f"{path}: {said}")
     return found
+
+
+def _why(args: argparse.Namespace, limit: int | None) -> str:
+    """Why a network, trained with this --limit, learned from other images, and what to do."""
+    if limit == args.limit:
+        return (
+            f"those of --dataset {args.dataset} are not the same any more; give --dataset and "
+            "--data_dir of its images, or use another --models_dir and --pies_dir"
+        )
+    then = f"with --limit {limit}" if limit else "without --limit"
+    now = f"--limit {args.limit}" if args.limit else "no --limit"
+    remedy = f"give --limit {limit}" if limit else "leave out --limit"
+    return f"it was trained {then}, this command has {now}; {remedy}"
 
 
 def networks(args: argparse.Namespace, cells: dict[Cell, list[int]]) -> list[NetworkFiles]:

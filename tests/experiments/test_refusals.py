@@ -153,7 +153,11 @@ def test_a_schedule_is_part_of_the_recipe_of_pruned_networks_only(study_copy: St
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--limit", "200"), "--limit 300"),
+        (
+            ("--limit", "200"),
+            "it learned from other training images: it was trained with --limit 300, this command "
+            "has --limit 200; give --limit 300\n",
+        ),
         (("--model_depth", "16"), "model_depth is 10, not 16"),
         (("--widen_factor", "4"), "widen_factor is 1, not 4"),
         (("--released_quirks",), "--released_quirks"),
@@ -163,6 +167,29 @@ def test_an_analysis_refuses_networks_that_do_not_fit_its_flags(
     analyse: Command, flags: tuple[str, ...], words: str, study: Study
 ) -> None:
     assert_refused(study.folder, (*analyse, *flags), 4, words, ".pt")
+
+
+@pytest.mark.parametrize("made", [None, 12])
+@pytest.mark.parametrize("asked", [None, 12])
+def test_an_analysis_says_in_words_why_networks_learned_from_other_images(
+    made: int | None, asked: int | None, tmp_path: Path
+) -> None:
+    """They had another --limit, or the images have changed since."""
+    folder = pictures(tmp_path / "My pets")
+    limit, asked_limit = (("--limit", str(n)) if n else () for n in (made, asked))
+    assert_succeeds(tmp_path, of_pictures("sup_training.py", *SMALL, *limit))
+    if made == asked:
+        shutil.copy(folder / "train" / "cat" / "1.png", folder / "train" / "cat" / "0.png")
+    remedy = {
+        (None, None): "not the same any more; give --dataset and --data_dir of its images",
+        (12, 12): "not the same any more; give --dataset and --data_dir of its images",
+        (None, 12): "trained without --limit, this command has --limit 12; leave out --limit\n",
+        (12, None): "trained with --limit 12, this command has no --limit; give --limit 12\n",
+    }[made, asked]
+    tried = of_pictures("sup_prediction_depth.py", "--knn", "5", *asked_limit)
+    told = assert_refused(tmp_path, tried, 4, "_id00.pt: it learned from other training images")
+    assert remedy in told.stderr
+    assert "None" not in told.stderr
 
 
 @pytest.mark.usefixtures("numbers_only")
