@@ -6,6 +6,7 @@ This file imports nothing heavy. A new criterion or data set begins with its wor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 DENSE = "dense"
@@ -136,6 +137,16 @@ def format_sparsity(sparsity: float) -> str:
     """As many decimals as the number needs, two at least: 0.90, 0.975."""
     text = f"{sparsity:.10f}".rstrip("0")
     return text + "0" * max(0, 2 - len(text.partition(".")[2]))
+
+
+def counted(n: object, noun: str) -> str:
+    """`1 network`, `2 networks`, `5 to 10 networks`."""
+    return f"{n} {noun}{'' if str(n) == '1' else 's'}"
+
+
+def named_ids(ids: Sequence[int]) -> str:
+    """`id 3`, or for several ids in a row `ids 0 to 9`."""
+    return f"id {ids[0]}" if len(ids) == 1 else f"ids {ids[0]} to {ids[-1]}"
 
 
 def script(cell: Cell) -> str:

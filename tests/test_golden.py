@@ -98,7 +98,7 @@ def test_its_networks_stay_as_they_are_and_are_analysed_to_the_same_numbers(fold
     files = list((folder / "models").rglob("*.pt"))  # the half done training's state, too
     before = [hashlib.sha256(path.read_bytes()).digest() for path in files]
     for result in run_all(folder, MAKE):  # writes some metrics, too
-        assert ": 1 networks finished, 0 to make" in result.stdout
+        assert ": 1 network finished, 0 to make" in result.stdout
         assert ", 1 to make" not in result.stdout
     assert len(files) == 10
     assert [hashlib.sha256(path.read_bytes()).digest() for path in files] == before

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common import files, locks, paths, recipes, runtime
+from common import files, locks, paths, recipes, runtime, study
 from common.data.datasets import Dataset
 from common.experiments import population
 from common.learning import loop, methods, pruning, resumable
@@ -134,7 +134,8 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
     busy: list[NetworkFiles] = []
     for cell, of_cell in configs.items():
         n_missing = len(to_make[cell])
-        print(f"{cell}: {len(of_cell) - n_missing} networks finished, {n_missing} to make")
+        finished = study.counted(len(of_cell) - n_missing, "network")
+        print(f"{cell}: {finished} finished, {n_missing} to make")
         order = [where for where in args.ranks.order([*of_cell])
                  if where in to_make[cell] or where.leftovers]  # fmt: skip
         for where in tqdm(order, desc=str(cell), unit="network", disable=None):

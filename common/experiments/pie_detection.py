@@ -129,7 +129,8 @@ def find_replicates(
     if (n_fresh := len(fresh[dense_cell])) < n_models:
         raise Failure(
             EXIT_CHECKPOINT,
-            f"{what}{n_fresh} of {n_models} more dense networks are there; make them with: "
+            f"{what}only {n_fresh} of the {study.counted(n_models, 'more dense network')} "
+            "asked for; make them with: "
             f"{population.making_command(args, dense_cell, ids)}",
         )
     fresh = {cell: found for cell, found in fresh.items() if found}

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from common.files import Arrays
 from common.report.style import BLUE, GREY, ORANGE, RED, class_axes, legend_below, new_axes
-from common.study import LEARNERS, PRUNINGS
+from common.study import LEARNERS, PRUNINGS, counted
 
 
 def common_pies(a: Arrays) -> Figure:
@@ -65,8 +65,8 @@ def overlap_matrix(a: Arrays) -> Figure:
     axes.set_yticks(ticks, names[1:], fontsize=8)
     axes.spines[:].set_visible(False)
     figure.suptitle(
-        f"Jaccard overlap of PIEs (by chance)\n{a['n_models']} networks a cell, {a['n_examples']} "
-        "test images\nbehind a cell: its PIEs", fontsize=10,
+        f"Jaccard overlap of PIEs (by chance)\n{counted(a['n_models'], 'network')} a cell, "
+        f"{a['n_examples']} test images\nbehind a cell: its PIEs", fontsize=10,
     )  # fmt: skip
     return figure
 
@@ -116,7 +116,7 @@ def pies_by_sparsity(a: Arrays) -> Figure:
     handles = _name_lines(a)
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
     figure.suptitle(
-        f"PIEs by sparsity: {a['n_models']} networks a cell (corrected: half of them), "
+        f"PIEs by sparsity: {counted(a['n_models'], 'network')} a cell (corrected: half of them), "
         f"{a['n_examples']} test images", fontsize=10,
     )  # fmt: skip
     return figure

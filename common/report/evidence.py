@@ -24,7 +24,16 @@ from common.analysis.statistics import Estimate
 from common.analysis.subsets import modes_differ
 from common.report import rows, stored_pies
 from common.report.rows import Row
-from common.study import EARLY, LATER, LEARNERS, ONE_SHOT, SCHEDULES, Cell, format_sparsity
+from common.study import (
+    EARLY,
+    LATER,
+    LEARNERS,
+    ONE_SHOT,
+    SCHEDULES,
+    Cell,
+    counted,
+    format_sparsity,
+)
 
 SEED = 0  # for the random halves of K1 and K3, which are the same in every run
 N_SPLITS = 60  # splits of the ids, in K3
@@ -354,7 +363,7 @@ def _difference(
     elif a is None or b is None:
         note = "not known of both: run PIE detection again, with more networks"
     elif n_a != n_b:
-        note = f"populations of {n_a} and of {n_b} networks"
+        note = f"populations of {n_a} and of {counted(n_b, 'network')}"
     else:
         a_raised = Estimate(max(a.value, at_least), a.low, max(a.high, at_least))
         found = statistics.difference(a_raised, Estimate(*(max(x, at_least) for x in b)))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from common import files, paths
 from common.report.page_gallery import data_uri
-from common.study import LEARNERS, Cell
+from common.study import LEARNERS, Cell, counted
 
 # Title and caption, by the keys of paths.REPORT_FIGURES.
 CAPTIONS = {
@@ -153,5 +153,4 @@ def _sizes(path: Path) -> str:
     """`10 networks, 500 test images`, from the arrays beside the picture."""
     arrays = files.load_arrays(path.with_suffix(".npz")) or {}
     names = (("n_models", "network"), ("n_examples", "test image"))
-    sizes = ((str(arrays[key]), what) for key, what in names if key in arrays)
-    return ", ".join(f"{n} {what}{'s' if n != '1' else ''}" for n, what in sizes)
+    return ", ".join(counted(arrays[key], what) for key, what in names if key in arrays)

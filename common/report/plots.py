@@ -27,6 +27,7 @@ from common.report.style import (
     point_size,
     title_of,
 )
+from common.study import counted
 
 # The arrays that describe the cell in every figure about one.
 HEADING = ("learner", "pruning_method", "sparsity", "n_models", "n_examples", "ids")
@@ -63,8 +64,7 @@ def training_curves(a: Arrays) -> Figure:
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=3)
     for handle in legend.legend_handles:
         handle.set_alpha(1)
-    n_networks = "1 network" if len(ids) == 1 else f"{len(ids)} networks"
-    title = f"{a['networks']}\n{n_networks}, {a['n_examples']} training images"
+    title = f"{a['networks']}\n{counted(len(ids), 'network')}, {a['n_examples']} training images"
     figure.suptitle(title, fontsize=10)
     return figure
 

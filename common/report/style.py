@@ -16,6 +16,7 @@ from PIL import Image
 
 from common import files
 from common.files import Arrays
+from common.study import counted
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -90,9 +91,9 @@ def title_of(a: Arrays) -> str:
     """`SupCon, global pruning, sparsity 0.95 (10 networks, 500 images)`."""
     pruning = str(a["pruning_method"]).replace("_", " ")
     what = "dense" if pruning == "dense" else f"{pruning} pruning, sparsity {a['sparsity']}"
-    networks = f"{a['n_models']} networks"
+    networks = counted(a["n_models"], "network")
     if "n_models_pies" in a and a["n_models_pies"] != a["n_models"]:
-        networks += f" (PIEs of {a['n_models_pies']})"
+        networks += f" (PIEs of {counted(a['n_models_pies'], 'network')})"
     return f"{a['learner']}, {what}\n{networks}, {a['n_examples']} test images"
 
 
