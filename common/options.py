@@ -103,8 +103,8 @@ GRADUAL = (
          "later_GMP 10 %%)"),
     Flag("end_step", STEP, "step by which the last pruning event has happened (default: GMP 25 %%, "
          "later_GMP 19.4 %%)"),
-    Flag("frequency", values.integer(1, 10**9), "steps between pruning events (default: GMP 39 "
-         "events, later_GMP 38)"),
+    Flag("frequency", values.integer(1, 10**9), "steps from one pruning event to the next "
+         "(default: so many that GMP has 39 events, later_GMP 38)"),
     Flag("allocation", study.ALLOCATIONS, "the same sparsity in every layer, or one ranking of all "
          "weights", study.ALLOCATIONS[0]),
     CRITERION,
@@ -264,7 +264,8 @@ class Parser(argparse.ArgumentParser):
         self, argv: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
         """Parse the flags, fill in the preset, check flags against each other. The result also has
-        `recipe`, the flags that define what is learned, and `flags`, all that affect results."""
+        `recipe`, the flags that define what is learned, and `flags`, all that affect results, of
+        switches without an opposite only those that were given."""
         args = super().parse_args(argv, namespace)
         words = study.dataset_words(args.dataset)
         args.preset = args.preset or words.preset
@@ -275,7 +276,11 @@ class Parser(argparse.ArgumentParser):
             only = f"{args.dataset} has images of {words.image_size}"
             self.error(f"argument --image_size: {args.image_size}: {only}")
         args.image_size = args.image_size or words.image_size
-        args.flags = {k: v for k, v in vars(args).items() if k not in NO_MATTER}
+        args.flags = {
+            name: value
+            for name, value in vars(args).items()
+            if name not in NO_MATTER and not (value is self.get_default(name) is False)
+        }
         args.ranks = ranks.of_environment()
         if contradiction := values.contradiction(vars(args)):
             self.error(contradiction)

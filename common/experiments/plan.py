@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from common import options, paths, runtime, study
+from common import paths, runtime, study
 from common.data import datasets
 from common.data.datasets import Size
 from common.experiments import costs, population
@@ -18,23 +18,25 @@ from common.experiments.costs import Cost
 from common.learning import methods
 from common.learning.schedule import Schedule
 from common.model import checkpoints
+from common.options import shown
 from common.paths import NetworkFiles
 from common.recipes import Config
-from common.study import Cell
+from common.study import Cell, counted
 
 
-def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[int]) -> int:
-    """Print what training or fine-tuning these ids would do, given the recipe of each cell."""
+def making(args: argparse.Namespace, configs: dict[Cell, Config]) -> int:
+    """Print what training or fine-tuning would do, given the recipe of each cell."""
     if args.ranks.rank > 0:
         return 0
-    size, device = _begin(args)
+    size, device = _begin(args, _without_effect(args, configs))
     there, of_image = paths.networks_present(args.models), {}
     total, n_networks, n_steps, n_files = Cost(), 0, 0, 0
     for cell, config in configs.items():
         config = {"dataset": args.name} | config
-        to_make = [i for i in ids if args.overwrite or i not in there.get(cell, ())]
-        print(f"{cell}: {len(ids) - len(to_make)} networks finished, {len(to_make)} to make, of "
-              f"ids {ids[0]} to {ids[-1]}; {size.n_train} training images")  # fmt: skip
+        to_make = [i for i in args.ids if args.overwrite or i not in there.get(cell, ())]
+        finished = counted(len(args.ids) - len(to_make), "network")
+        print(f"{cell}: {finished} finished, {len(to_make)} to make, of "
+              f"{study.named_ids(args.ids)}; {size.n_train} training images")  # fmt: skip
         of_image = of_image or costs.of_training(config, size, device)  # equal in all cells
         of_network = Cost(n_bytes=costs.stored_bytes(config, size.n_classes))
         for schedule in methods.schedules(config):
@@ -45,7 +47,8 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config], ids: Sequence[
         total = total.plus(of_network, len(to_make))
         n_networks += len(to_make)
         n_files += len(to_make) * len(NetworkFiles(args.models, cell, 0).parts)
-    what = f"to make: {n_networks} networks in {n_steps} steps, {n_files} files in {args.models}"
+    what = f"to make: {counted(n_networks, 'network')} in {counted(n_steps, 'step')}, "
+    what += f"{counted(n_files, 'file')} in {args.models}"
     print(f"{what}, {_amounts(total, args.ranks.world)}")
     print(f"beside them a log of each in {args.logs}, and their curves in {args.pies}")
     return 0
@@ -68,7 +71,7 @@ def analysis(args: argparse.Namespace) -> int:
     for cell, ids in cells.items():
         to_run = _not_there(args, [paths.predictions(args.pies, cell, i) for i in ids])
         total = total.plus(of_image, to_run * size.n_test)
-        print(f"{cell}: {len(ids)} networks, {size.n_test} test images; predictions of "
+        print(f"{cell}: {counted(len(ids), 'network')}, {size.n_test} test images; predictions of "
               f"{to_run} to compute, {len(ids) - to_run} stored")  # fmt: skip
         if n_probed:
             to_ask = [paths.probe_predictions(args.pies, cell, i) for i in ids[:n_probed]]
@@ -80,18 +83,28 @@ def analysis(args: argparse.Namespace) -> int:
         elif cell != dense:
             statistics = costs.of_statistics(args, cell, len(ids), size)
             of_first_rank = of_first_rank.plus(statistics, size.n_test)
-    what = f"to analyse: {sum(map(len, cells.values()))} networks in {len(cells)} cells"
+    n_networks = sum(map(len, cells.values()))
+    what = f"to analyse: {counted(n_networks, 'network')} in {counted(len(cells), 'cell')}"
     print(f"{what}, {_amounts(total, args.ranks.world, of_first_rank.seconds)}")
     print(f"tables, figures and the page come on top, in {args.pies}")
     return 0
 
 
-def _begin(args: argparse.Namespace) -> tuple[Size, torch.device]:
-    """Print the flags; return the size of the data and the device."""
+def _without_effect(args: argparse.Namespace, configs: dict[Cell, Config]) -> set[str]:
+    """The flags of the recipe on which none of these cells depends: those of pruning where all
+    cells are dense, those of contrastive learning where networks are fine-tuned without it."""
+    unused = args.recipe.keys() - set().union(*configs.values())
+    return unused | {"pruning_method"} if all(cell.is_dense for cell in configs) else unused
+
+
+def _begin(
+    args: argparse.Namespace, without_effect: Iterable[str] = ()
+) -> tuple[Size, torch.device]:
+    """Print the flags, but those without effect; return the size of the data and the device."""
     flags = [
-        f"{name} {options.shown(value)}"
+        name if value is True else f"no-{name}" if value is False else f"{name} {shown(value)}"
         for name, value in args.flags.items()
-        if value is not None and value is not False
+        if value is not None and name not in without_effect
     ]
     print(textwrap.fill("flags: " + ", ".join(flags), 100, subsequent_indent="  "))
     size = datasets.size(args.dataset, args.limit, args.test_limit)
@@ -108,7 +121,7 @@ def _amounts(total: Cost, n_ranks: int, seconds_of_first_rank: float = 0.0) -> s
     time = f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
     return (
         f"{_scaled(total.n_bytes)}B; {_scaled(total.flops)}FLOP, about {time} "
-        f"by {n_ranks} rank{'s' * (n_ranks > 1)} (an estimate, from work timed just now)"
+        f"by {counted(n_ranks, 'rank')} (an estimate, from work timed just now)"
     )
 
 
@@ -129,16 +142,19 @@ def describe(schedule: Schedule, n_images: int) -> list[str]:
             rates.append(f"epoch {epoch}: {rate:.4g}")
         previous = rate
     lines = [
-        f"stage {schedule.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch(n_images)} "
-        f"steps, {schedule.n_steps(n_images)} steps of {schedule.batch_size} images{views}",
+        f"stage {schedule.name}: {counted(schedule.epochs, 'epoch')} of "
+        f"{counted(schedule.steps_per_epoch(n_images), 'step')}, "
+        f"{counted(schedule.n_steps(n_images), 'step')} of "
+        f"{counted(schedule.batch_size, 'image')}{views}",
         f"SGD, momentum {schedule.momentum:g}{', Nesterov' if schedule.nesterov else ''}, "
         f"weight decay {schedule.weight_decay:g}; {schedule.augmentation}",
         "learning rate: " + ", ".join(rates),
     ]
     if events := schedule.pruning_events(n_images):
-        how = f"{len(events)} events, {schedule.pruning.criterion}, {schedule.pruning.allocation}"
-        shown = (f"step {step}: {sparsity:.4f}" for step, sparsity in events.items())
-        lines.append(f"sparsity ({how}): " + ", ".join(shown))
+        how = (counted(len(events), "event"), schedule.pruning.criterion,
+               schedule.pruning.allocation)  # fmt: skip
+        steps = (f"step {step}: {sparsity:.4f}" for step, sparsity in events.items())
+        lines.append(f"sparsity ({', '.join(how)}): " + ", ".join(steps))
     return [
         textwrap.fill(line, 100, initial_indent="  " * (i > 0) + "  ", subsequent_indent="      ")
         for i, line in enumerate(lines)

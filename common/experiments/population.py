@@ -70,7 +70,7 @@ def present(args: argparse.Namespace, cell: Cell) -> list[int]:
     if not ids:
         raise Failure(
             EXIT_CHECKPOINT,
-            f"no {cell} networks with ids {args.ids[0]} to {args.ids[-1]} in {args.models}; make "
+            f"no {cell} networks with {study.named_ids(args.ids)} in {args.models}; make "
             f"them with: {making_command(args, cell, args.ids)}",
         )
     check_complete(args, cell, ids, args.ids)
@@ -80,21 +80,31 @@ def present(args: argparse.Namespace, cell: Cell) -> list[int]:
 def check_complete(
     args: argparse.Namespace, cell: Cell, ids: Sequence[int], asked: Sequence[int]
 ) -> None:
-    """If networks are missing, print how many exist. Then an analysis without --allow_missing
-    raises Failure(EXIT_CHECKPOINT); fine-tuning uses the networks that exist."""
+    """If networks are missing, print how many exist. Raises Failure(EXIT_CHECKPOINT) then, unless
+    this is an analysis with --allow_missing."""
     missing = [network_id for network_id in asked if network_id not in ids]
     if not missing:
         return
-    count = f"{cell}: {len(ids)} of the {len(asked)} networks asked for are there"
+    count = count_found(cell, ids, asked)
     print(count)
-    if not getattr(args, "allow_missing", True):
-        shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-        raise Failure(
-            EXIT_CHECKPOINT,
-            f"{count}, not {'id' if len(missing) == 1 else 'ids'} {shown}; make them with: "
-            f"{making_command(args, cell, asked)}; or ask for fewer (--models_number, "
-            "--index_start, --pruning_methods, --pruning_percentages), or give --allow_missing",
-        )
+    fewer = "ask for fewer (--models_number, --index_start)"
+    if hasattr(args, "allow_missing"):  # an analysis
+        if args.allow_missing:
+            return
+        fewer = "ask for fewer (--models_number, --index_start, --pruning_methods, "
+        fewer += "--pruning_percentages), or give --allow_missing"
+    shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+    raise Failure(
+        EXIT_CHECKPOINT,
+        f"{count}, not {'id' if len(missing) == 1 else 'ids'} {shown}; make them with: "
+        f"{making_command(args, cell, asked)}; or {fewer}",
+    )
+
+
+def count_found(cell: Cell, ids: Sequence[int], asked: Sequence[int]) -> str:
+    """`supervised dense 0.00: 20 of the 30 networks asked for are there`."""
+    there = "is there" if len(ids) == 1 else "are there"
+    return f"{cell}: {len(ids)} of the {study.counted(len(asked), 'network')} asked for {there}"
 
 
 def making_command(args: argparse.Namespace, cell: Cell, ids: Sequence[int]) -> str:

@@ -20,8 +20,8 @@ from common.study import Cell
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned networks are missing.
-    If some dense networks are missing or damaged, raises Failure(EXIT_CHECKPOINT) after pruning the
-    others."""
+    Raises Failure(EXIT_CHECKPOINT) before the work if some dense networks are missing, and after
+    pruning the others if some are damaged."""
     dense, name = study.dense_cell(args.learner), study.Pruning(study.ONE_SHOT, args.criterion).name
     cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
     asked = {cell: recipe(args, cell) for cell in cells}
@@ -72,17 +72,20 @@ def find_parents(args: argparse.Namespace, data: Dataset, dense: Cell) -> dict[i
 
 
 def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:
-    """Print the plan: for the dense networks that exist, or for all if there are none yet."""
+    """Print the plan for all ids, whether or not their dense networks exist."""
     there = paths.networks_present(args.models).get(dense, set())
     ids = [i for i in args.ids if i in there]
-    print(f"{dense}: {len(ids)} of the {len(args.ids)} networks that are to be pruned are there")
+    if len(ids) < len(args.ids):
+        first = population.making_command(args, dense, args.ids)
+        found = population.count_found(dense, ids, args.ids)
+        print(f"{found}; make the missing ones first: {first}")
     taken = recipes.NETWORK[args.preset] | args.architecture
     if "finetune_loss" in args.recipe:  # a learner whose networks have a projection head
         taken["projection_head"] = "mlp"
     if ids and (parent := checkpoints.describe(NetworkFiles(args.models, dense, ids[0]))):
         taken = inherited(parent)
     configs = {cell: config | taken for cell, config in asked.items()}
-    return plan.making(args, configs, ids or args.ids)
+    return plan.making(args, configs)
 
 
 def prune(

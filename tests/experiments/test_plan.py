@@ -126,6 +126,41 @@ def test_the_plan_of_an_analysis_is_what_the_run_made(study: Study, analyse: obj
     assert told(again, pattern)[2:] == (0, 0)
 
 
+def test_the_plan_of_a_fine_tuning_names_the_networks_to_make_first(study: Study) -> None:
+    said = dry_run(study.folder, *finetune("supervised", "--models_number", "3"))
+    assert "2 of the 3 networks asked for are there; make the missing ones first: " in said
+    assert "python sup_training.py --dataset digits --limit 300 " in said
+    assert "global 0.90: 2 networks finished, 1 to make, of ids 0 to 2; " in said
+
+
+CONTRASTIVE = {"temperature", "base_temperature", "min_crop_area"}
+CONTRASTIVE |= {"head_epochs", "batch_size_head", "head_views"}
+OF_PRUNING = {"allocation", "criterion", "pruning_method"}
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "named", "not_named"),
+    [
+        ("clr_pruning_finetune.py", (), {"finetune_loss", "allocation"}, CONTRASTIVE),
+        ("clr_pruning_finetune.py", ("--finetune_loss", "supcon"), CONTRASTIVE, set()),
+        ("clr_training.py", (), CONTRASTIVE | {"no-nesterov", "cosine_annealing"}, OF_PRUNING),
+        ("sup_training.py", PRUNED, OF_PRUNING | {"no-nesterov"}, {"begin_step"}),
+        ("sup_training.py", ("--begin_step", "1", "--end_step", "9"), {"decay"}, {"begin_step"}),
+        ("sup_training.py", ("--overwrite",), {"overwrite"}, {"released_quirks", "compile"}),
+    ],
+)
+def test_a_plan_names_the_flags_on_which_the_run_depends(
+    tmp_path: Path, script: str, flags: tuple[str, ...], named: set[str], not_named: set[str]
+) -> None:
+    said = dry_run(tmp_path, script, *DIGITS, "--models_number", "1", *flags)
+    shown = said.partition("flags: ")[2].partition(" 1 to make")[0].replace(",", " ")
+    words = set(shown.split())
+    assert named <= words
+    assert words.isdisjoint(not_named | {"no-released_quirks", "no-overwrite"})
+    assert "1 to make, of id 0; " in said
+    assert ("to make: 1 network in " in said) == ("finetune" not in script)
+
+
 def test_ranks_share_predictions_but_not_statistics(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:

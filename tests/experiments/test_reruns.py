@@ -110,7 +110,7 @@ def test_a_missing_cell_is_named_and_left_out(study_copy: Study) -> None:
 def test_a_cell_with_fewer_networks_is_compared_id_by_id(study_copy: Study, naive: Naive) -> None:
     (study_copy.models / "supervised_global_s0.90_id00.pt").unlink()
     done = study_copy.run((*ONLY_GLOBAL, "--allow_missing"))
-    assert "supervised global 0.90: 1 of the 2 networks" in done.stdout
+    assert "supervised global 0.90: 1 of the 2 networks asked for is there" in done.stdout
     before, after = (naive.network(of, 1).labels for of in (DENSE, GLOBAL))
     table = Table(study_copy.pies)
     assert table.value(GLOBAL, "n_pies") == np.not_equal(before, after).sum()
@@ -126,7 +126,7 @@ def test_half_a_supcon_network_is_made_again(study_copy: Study) -> None:
     before, kept = torch.load(head, weights_only=True), other.stat().st_mtime_ns
     head.unlink()
     done = study_copy.run(train("SupCon"))
-    assert "1 networks finished, 1 to make" in done.stdout
+    assert "1 network finished, 1 to make" in done.stdout
     assert other.stat().st_mtime_ns == kept
     after = torch.load(head, weights_only=True)
     assert all(torch.equal(after["model"][name], before["model"][name]) for name in before["model"])
@@ -217,14 +217,3 @@ def test_a_figure_that_cannot_be_drawn_costs_no_number(
     assert not list(folder.glob("PIEs_distribution*.png"))
     for cell in PRUNED:
         assert Table(study_copy.pies).value(cell, "n_pies") > 0
-
-
-@pytest.mark.usefixtures("numbers_only")
-def test_fine_tuning_fewer_networks_than_asked_for_is_no_success(study_copy: Study) -> None:
-    """Those that are there are pruned; the end names the command for the others."""
-    asked = finetune("supervised", "--models_number", "3", "--pruning_percentages", "0.7")
-    done = run(study_copy.folder, *asked)
-    assert done.code == 4
-    assert "only 2 of the 3 networks" in done.stderr
-    assert "python sup_training.py --dataset digits --limit 300" in done.stderr
-    assert len(list(study_copy.models.glob("supervised_global_s0.70_*.pt"))) == 2

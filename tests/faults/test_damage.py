@@ -225,4 +225,4 @@ def test_other_ids(copy: Place) -> None:
     copy.assert_refused(DETECT, 4, "supervised dense 0.00", "id 1")
     done = copy.run(*DETECT, "--allow_missing")
     assert done.code == 0
-    assert "supervised global 0.90: 0 of the 1 networks asked for" in done.stdout
+    assert "supervised global 0.90: 0 of the 1 network asked for are there" in done.stdout
