@@ -6,7 +6,6 @@ This file imports nothing heavy. A new criterion or data set begins with its wor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 DENSE = "dense"
@@ -144,8 +143,8 @@ def counted(n: object, noun: str) -> str:
     return f"{n} {noun}{'' if str(n) == '1' else 's'}"
 
 
-def named_ids(ids: Sequence[int]) -> str:
-    """`id 3`, or for several ids in a row `ids 0 to 9`."""
+def named_ids(ids: range) -> str:
+    """`id 3`, or for several `ids 0 to 9`."""
     return f"id {ids[0]}" if len(ids) == 1 else f"ids {ids[0]} to {ids[-1]}"
 
 

@@ -15,6 +15,7 @@ from common import files
 from common.files import Arrays
 from common.report import style
 
+OF_CELL = {"learner": "SupCon", "pruning_method": "GMP", "sparsity": "0.90", "n_examples": 500}
 CONTENTS = {"y": np.array([1.0, np.nan, 2.0]), "title": np.array("costs 5$, then $6")}
 
 
@@ -144,3 +145,17 @@ def test_figures_come_as_pdf_too_with_their_fonts(
     pdf = path.with_suffix(".pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
     assert b"/FontFile2" in pdf  # TrueType, embedded
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"n_models": 1}, "1 network, "),
+        ({"n_models": 10, "n_models_pies": 10}, "10 networks, "),
+        ({"n_models": 5, "n_models_pies": 10}, "5 networks (PIEs of 10 networks), "),
+    ],
+)
+def test_a_title_says_of_how_many_networks(sizes: dict[str, int], said: str) -> None:
+    arrays = {name: np.array(value) for name, value in (OF_CELL | sizes).items()}
+    expected = f"SupCon, GMP pruning, sparsity 0.90\n{said}500 test images"
+    assert style.title_of(arrays) == expected
