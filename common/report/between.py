@@ -17,6 +17,7 @@ from common import runtime
 from common.analysis import pie, resampling
 from common.analysis.predictions import Population
 from common.report import stored_pies
+from common.study import format_sparsity
 
 SEED = 0
 N_RESAMPLES = 1000  # halves behind an interval; all splits are taken up to K = 12
@@ -95,10 +96,20 @@ def _interval(low: float | None, high: float | None) -> str:
     return "" if low is None else f" [{low:.0f}, {high:.0f}]"
 
 
+def _cell_name(words: str) -> str:
+    """The name of a cell as tables write it, whatever the spelling of its sparsity: 0.5, .50."""
+    *cell, sparsity = words.split() or [""]
+    try:
+        return " ".join([*cell, format_sparsity(float(sparsity))])
+    except ValueError:
+        return words
+
+
 def main() -> None:
     """Print the line for the folder and the two cells given on the command line."""
     pies, *names = sys.argv[1:] or [""]
     found, n_classes = populations(Path(pies))
+    names = [_cell_name(name) for name in names]
     if len(names) != 2 or not found.keys() >= set(names):
         known = ", ".join(map(repr, found)) or "none"
         what = f"give a folder pies/<dataset> and two of its cells (found: {known})"

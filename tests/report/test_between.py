@@ -58,6 +58,15 @@ def test_two_pruned_populations(study: Study) -> None:
     assert f": {n_differing} of {len(a[0])} images" in line
 
 
+@pytest.mark.parametrize("sparsity", ["0.5", ".50", "0.500", "5e-1"])
+def test_a_sparsity_may_be_spelled_in_any_way(
+    sparsity: str, study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(monkeypatch, str(study.pies), "supervised dense 0", f"supervised global {sparsity}")
+    expected = "supervised global 0.50 against supervised dense 0.00: "
+    assert capsys.readouterr().out.startswith(expected)
+
+
 def test_every_two_pruned_populations_of_a_learner(study: Study) -> None:
     pruned = [c for learner in LEARNERS for c in cells(learner) if not c.is_dense]
     expected = {
