@@ -25,6 +25,7 @@ from common.report.style import (
     legend_below,
     new_axes,
     point_size,
+    short,
     title_of,
 )
 from common.study import counted
@@ -90,7 +91,7 @@ def class_impact(a: Arrays) -> Figure:
     x = np.arange(len(points))
     for members, colour, name in ((flagged, RED, "adjusted p ≤ 0.05"), (~flagged, GREY, "above")):
         axes.errorbar(x[members], points[members], bounds[:, members], fmt="o", color=colour,
-                      capsize=3, label=f"{name} ({members.sum()} classes)")  # fmt: skip
+                      capsize=3, label=f"{name}: {members.sum()} of {len(x)} classes")  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.8)
     legend_below(figure, axes, 2)
     return figure
@@ -265,7 +266,7 @@ def _by_class(axes: Axes, xy: np.ndarray, predicted: np.ndarray, classes: np.nda
     """Points xy [N,2], with a colour and marker for each predicted class."""
     for c, name in enumerate(classes):
         axes.scatter(
-            *xy[predicted == c].T, s=point_size(len(xy)), linewidths=0, label=name,
+            *xy[predicted == c].T, s=point_size(len(xy)), linewidths=0, label=short(name),
             color=CLASS_COLOURS[c % len(CLASS_COLOURS)], rasterized=len(xy) > MANY,
             marker=CLASS_MARKERS[(c // len(CLASS_COLOURS) + c) % len(CLASS_MARKERS)],
         )  # fmt: skip

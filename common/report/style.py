@@ -24,6 +24,7 @@ PURPLE, SKY, GREY = "#CC79A7", "#56B4E9", "#7F7F7F"  # its yellow is too pale on
 CLASS_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, "#B8A500", GREY, "#332288", "#882255")
 CLASS_MARKERS = "osD^vPX<>*"
 LARGE = 300_000  # bytes
+LONGEST_NAME = 20  # characters of a class; the whole name would leave no room for the axes
 MANY = 2000  # with more points, a figure shows a density, and PDFs contain rasterised points
 STYLE = {
     "font.size": 9,
@@ -102,10 +103,15 @@ def class_axes(a: Arrays, ylabel: str, width: float, height: float = 3.4) -> tup
     figure, axes = new_axes(width, height)
     classes = a["classes"]
     long_names = max(map(len, classes)) > 2
-    axes.set_xticks(range(len(classes)), classes, rotation=45 if long_names else 0,
+    axes.set_xticks(range(len(classes)), map(short, classes), rotation=45 if long_names else 0,
                     ha="right" if long_names else "center")  # fmt: skip
     axes.set(xlabel="true class", ylabel=ylabel, title=title_of(a))
     return figure, axes
+
+
+def short(name: str) -> str:
+    """The name of a class, cut to the length for which figures have room."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def legend_below(figure: Figure, axes: Axes, n_columns: int) -> None:

@@ -462,9 +462,10 @@ def test_class_impact_tells_flagged_classes_from_others() -> None:
         container.get_label(): np.stack(container.lines[0].get_data(), axis=1)
         for container in axes.containers
     }
-    assert shown.keys() == {"adjusted p ≤ 0.05 (2 classes)", "above (1 classes)"}
-    assert shown["adjusted p ≤ 0.05 (2 classes)"] == pytest.approx(np.array([[0, -20], [2, 15]]))
-    assert shown["above (1 classes)"] == pytest.approx(np.array([[1, 5]]))
+    flagged, rest = "adjusted p ≤ 0.05: 2 of 3 classes", "above: 1 of 3 classes"
+    assert shown.keys() == {flagged, rest}
+    assert shown[flagged] == pytest.approx(np.array([[0, -20], [2, 15]]))
+    assert shown[rest] == pytest.approx(np.array([[1, 5]]))
     bars = np.concatenate(
         [segment for bar in axes.containers for segment in bar.lines[2][0].get_segments()]
     )
@@ -508,6 +509,19 @@ def test_an_overlap_is_written_once_with_what_chance_would_give() -> None:
     texts = {text.get_position(): text.get_text().split()[0] for text in axes.texts}
     assert len(texts) == n * (n - 1) // 2
     assert texts[1, 4] == f"{many['jaccard'][5, 1]:.2f}"  # row 0 is the second cell
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("draw", [draw for draw, a in EXAMPLES.items() if "classes" in a])
+def test_long_names_of_classes_leave_room_for_the_figure(draw: Draw) -> None:
+    classes = [f"{name}, which is a long name for a class" for name in CLASSES]
+    with rc_context(style.STYLE):
+        figure = draw(example(draw) | {"classes": np.array(classes)})
+        figure.draw_without_rendering()
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert all(any(text.endswith("…") and name.startswith(text[:-1]) for text in texts)
+               for name in classes)  # fmt: skip
+    assert min(axes.get_position().height for axes in figure.axes) > 0.2
 
 
 @every_figure
