@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common import runtime
-from common.analysis import held_out, pie, resampling, statistics
+from common.analysis import clusters, held_out, pie, resampling, statistics
 from common.analysis.class_impact import ClassImpact
 from common.analysis.predictions import Population, nan_mean
 from common.analysis.q_score import low_score_detects
@@ -29,6 +29,13 @@ NUMBERS = {
     "knn_accuracy": "embedding_10nn_accuracy",
 }
 
+# How many images each number is from, at most.
+USED_OF = {
+    "silhouette": clusters.SILHOUETTE_OF,
+    "silhouette_cosine": clusters.SILHOUETTE_OF,
+    "knn_accuracy": clusters.NEIGHBOURS_OF,
+}
+
 
 def of_population(networks: Population, target: np.ndarray, classes: Sequence[str]) -> list[Row]:
     """The accuracy of one population, over all images and by class, and its scores; target [N]."""
@@ -46,7 +53,7 @@ def of_population(networks: Population, target: np.ndarray, classes: Sequence[st
     rows += of_detection(networks.cell, "misclassified", q, ~correct)
     for name, metric in NUMBERS.items():
         values, is_share = networks.numbers[name], name == "knn_accuracy"
-        n_examples = len(target) if is_share else min(len(target), 2000)
+        n_examples = min(len(target), USED_OF[name])
         rows += mean_rows(networks.cell, metric, values, n_examples, is_share=is_share)
     undefined = np.isnan(q).mean(axis=1)
     rows += mean_rows(networks.cell, "q_score_undefined", undefined, len(target), is_share=True)
@@ -200,13 +207,15 @@ def _of_losses(cell: Cell, label: np.ndarray, dense: Population, pruned: Populat
         "q_score_lost": [nan_mean(p.scores["q"], axis=1) for p in networks],
         "embedding_silhouette_lost": [p.numbers["silhouette"] for p in networks],
     }
+    n_used = min(len(label), clusters.SILHOUETTE_OF)
     for metric, values in lost.items():
-        rows += mean_rows(cell, metric, values[0] - values[1], len(label))
+        n_examples = n_used if "silhouette" in metric else len(label)
+        rows += mean_rows(cell, metric, values[0] - values[1], n_examples)
     for name in ("silhouette", "silhouette_cosine"):
         kept = statistics.ratio(pruned.numbers[name], dense.numbers[name])
         if kept is not None:
             metric, n_models = f"{NUMBERS[name]}_retained", len(pruned.ids)
-            rows.append(row(cell, metric, kept.value, n_models, len(label), interval=kept[1:]))
+            rows.append(row(cell, metric, kept.value, n_models, n_used, interval=kept[1:]))
     return rows
 
 
