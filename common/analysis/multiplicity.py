@@ -83,10 +83,10 @@ def verdicts(family: Sequence[Answer]) -> list[Verdict]:
 
     `supported` and `contradicted` hold for the whole family at once with 95 % confidence. A claim
     is `marginal` if it is decided only without the correction, and `undecided` if not even then. A
-    claim is `incomplete` if its numbers support it but some planned ones are missing: otherwise the
-    fewer numbers were tested, the more easily a claim would be supported. Claims that are
-    incomplete or `not tested` count as undecided in the correction, so no other verdict depends on
-    them.
+    claim is `incomplete` if its numbers support it without the correction but some planned ones are
+    missing: otherwise the fewer numbers were tested, the more easily a claim would be supported.
+    Claims that are incomplete or `not tested` count as undecided in the correction, so no other
+    verdict depends on them.
     """
     corrected = holm([answer.p_value if answer.is_complete else 1.0 for answer in family])
     return [_verdict(*pair) for pair in zip(family, corrected.tolist(), strict=True)]

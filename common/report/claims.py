@@ -8,9 +8,9 @@ The file has one line for each number (see `evidence`), grouped by claim. Column
   for numbers that only accompany them.
 - `verdict`, `p_holm`: of the claim, so equal on all lines of one claim. `supported` and
   `contradicted` hold for all five claims at once with 95 % confidence; `marginal` means decided
-  only without that correction; `incomplete`: all available numbers support the claim, but some are
-  missing; `undecided`; `not tested`. A claim is supported if all deciding numbers are above 0,
-  contradicted if one is below; intervals and p-value say how certainly.
+  only without that correction; `incomplete`: all available numbers support the claim without that
+  correction, but some are missing; `undecided`; `not tested`. A claim is supported if all deciding
+  numbers are above 0, contradicted if one is below; intervals and p-value say how certainly.
 """
 
 from __future__ import annotations
