@@ -252,14 +252,16 @@ def _begin(
 
 
 def _set_damaged_aside(where: NetworkFiles) -> None:
-    """Rename the files of a network if one is damaged; SupCon's two files count as one."""
+    """Rename the files of a network if one is damaged; SupCon's two files count as one. An intact
+    file of another network than its name says is no damage: --overwrite replaces it."""
+    parts = where.parts.values()
     try:
-        checkpoints.read_parts(where)
+        for path in parts:
+            if path.exists():
+                checkpoints.read(path)
     except Damaged as damaged:
-        for path in where.parts.values():
+        for path in parts:
             files.set_aside(path, damaged.reason)
-    except Failure:
-        pass  # an intact file of another network than its name says, which --overwrite replaces
 
 
 def store(

@@ -218,6 +218,16 @@ def test_a_network_of_another_kind(what: str, copy: Place) -> None:
 
 
 @slow
+@fault("F17", "a network of another id, --overwrite", "made again in its place; it is no damage")
+def test_a_network_of_another_kind_is_overwritten(copy: Place) -> None:
+    whole, path = copy.networks(), file_of(copy.models, DENSE, 1)
+    rewrite(path, OTHERS["id"][0])
+    copy.finish(*SUP, "--overwrite")
+    assert copy.networks() == whole
+    assert not list(copy.models.glob("*.corrupt"))
+
+
+@slow
 @fault("F34", "dense and pruned networks with other ids", "refused, or only the common ones")
 def test_other_ids(copy: Place) -> None:
     file_of(copy.models, ONE_SHOT, 0).unlink()
