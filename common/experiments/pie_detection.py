@@ -122,7 +122,7 @@ def find_replicates(
     dense_cell, n_models = study.dense_cell(args.learner), len(next(iter(cells.values())))
     what, ids = f"argument --replicate_index_start: {start}: ", range(start, start + n_models)
     if set(ids) & set(cells[dense_cell]):
-        message = f"{n_models} ids from here overlap those of the population itself"
+        message = f"{study.named_ids(ids)} must not be in the population itself"
         raise Failure(EXIT_ARGUMENTS, what + message)
     present = paths.networks_present(args.models)
     fresh = {cell: [i for i in ids if i in present.get(cell, ())] for cell in cells}
