@@ -28,7 +28,7 @@ def check_writable(folder: Path) -> None:
     cannot be written. Raises Failure(EXIT_WRITE)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.tmp"
+        probe = paths.temporary(folder / "trial", str(os.getpid()))
         probe.write_bytes(b"0" * 4096)
         probe.unlink(missing_ok=True)  # a process of another machine may have the same id
     except OSError as error:

@@ -1,9 +1,7 @@
 """Every command-line flag, as tables: name, accepted values, default, and help.
 
 This file imports nothing heavy, so that `--help` and wrong flags are answered at once. Each of the
-four functions named after a kind of script returns the parser of that kind; its `parse_args()` also
-fills in the preset, checks flags against each other, and collects in `args.recipe` the flags that
-define what is learned.
+four functions named after a kind of script returns the parser of that kind.
 """
 
 from __future__ import annotations
@@ -120,17 +118,19 @@ ONE_SHOT = (
          "same sparsity in every layer", study.ALLOCATIONS[1]),
     CRITERION,
 )  # fmt: skip
+ALLOW_MISSING = Flag("allow_missing", None, "go on with the networks that are there where fewer "
+                     "are than were asked for")  # fmt: skip
 ONE_SHOT_CELLS = (
     Flag("pruning_percentages", values.sparsities, "sparsities, as fractions; 0.0 only fine-tunes, "
          "as a control", metavar="S,S,…"),
+    ALLOW_MISSING,
 )  # fmt: skip
 ANALYSED_CELLS = (
     Flag("pruning_methods", values.prunings, f"of {', '.join(study.PRUNINGS)} (default: all that "
          "are found)", metavar="M,M,…"),
     Flag("pruning_percentages", values.sparsities, "sparsities to compare with the dense networks "
          "(default: all that are found)", metavar="S,S,…"),
-    Flag("allow_missing", None, "compare the networks that are there where fewer are than were "
-         "asked for"),
+    ALLOW_MISSING,
     Flag("allow_mixed", None, "take networks of different recipes for one population, or compare "
          "such populations"),
 )  # fmt: skip
@@ -264,8 +264,7 @@ class Parser(argparse.ArgumentParser):
         self, argv: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
         """Parse the flags, fill in the preset, check flags against each other. The result also has
-        `recipe`, the flags that define what is learned, and `flags`, all that affect results, of
-        switches without an opposite only those that were given."""
+        `recipe`, the flags that define what is learned, and `flags`, all that may matter."""
         args = super().parse_args(argv, namespace)
         words = study.dataset_words(args.dataset)
         args.preset = args.preset or words.preset
@@ -276,11 +275,7 @@ class Parser(argparse.ArgumentParser):
             only = f"{args.dataset} has images of {words.image_size}"
             self.error(f"argument --image_size: {args.image_size}: {only}")
         args.image_size = args.image_size or words.image_size
-        args.flags = {
-            name: value
-            for name, value in vars(args).items()
-            if name not in NO_MATTER and not (value is self.get_default(name) is False)
-        }
+        args.flags = {k: v for k, v in vars(args).items() if k not in NO_MATTER}
         args.ranks = ranks.of_environment()
         if contradiction := values.contradiction(vars(args)):
             self.error(contradiction)

@@ -24,8 +24,8 @@ LEARNERS = {
 }
 
 
-class Schedule(NamedTuple):
-    """When networks are pruned."""
+class ScheduleWords(NamedTuple):
+    """Facts about a schedule of pruning on which scripts and pairs depend."""
 
     script: str  # the kind of script that makes these networks
     is_gradual: bool
@@ -37,9 +37,9 @@ class Schedule(NamedTuple):
 # `global` is the released code's word for pruning in one shot, in file names and tables.
 ONE_SHOT, EARLY, LATER = "global", "GMP", "later_GMP"
 SCHEDULES = {
-    EARLY: Schedule("training", is_gradual=True, is_paired_by_seed=True),
-    LATER: Schedule("training", is_gradual=True, is_paired_by_seed=True),
-    ONE_SHOT: Schedule("pruning_finetune", is_gradual=False, is_paired_by_seed=False),
+    EARLY: ScheduleWords("training", is_gradual=True, is_paired_by_seed=True),
+    LATER: ScheduleWords("training", is_gradual=True, is_paired_by_seed=True),
+    ONE_SHOT: ScheduleWords("pruning_finetune", is_gradual=False, is_paired_by_seed=False),
 }
 # Which weights go first. The first criterion is the default and not part of a pruning's name.
 CRITERIA = ("magnitude", "random")
@@ -47,7 +47,7 @@ CRITERIA = ("magnitude", "random")
 ALLOCATIONS = ("uniform", "global")
 
 
-class Pruning(NamedTuple):
+class PruningWords(NamedTuple):
     """A way to prune networks: a schedule and a criterion."""
 
     schedule: str
@@ -64,7 +64,7 @@ class Pruning(NamedTuple):
 PRUNINGS = {
     pruning.name: pruning
     for pruning in (
-        Pruning(schedule, criterion) for criterion in CRITERIA for schedule in SCHEDULES
+        PruningWords(schedule, criterion) for criterion in CRITERIA for schedule in SCHEDULES
     )
 }
 
@@ -117,7 +117,7 @@ class Cell(NamedTuple):
         return self.pruning_method == DENSE
 
     @property
-    def schedule(self) -> Schedule | None:
+    def schedule(self) -> ScheduleWords | None:
         """When the networks of this cell are pruned; None if they are dense."""
         return None if self.is_dense else SCHEDULES[PRUNINGS[self.pruning_method].schedule]
 

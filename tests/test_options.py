@@ -233,7 +233,11 @@ WHO_TRAINS_WHERE |= {"debug", "compile", "dry_run", "pruning_percentages"}
     ("kind", "more", "elsewhere"),
     [
         ("training", IN_TRAINING, {"pruning_method"}),
-        ("pruning_finetune", set(), {"model_depth", "widen_factor", "dropout"}),
+        (
+            "pruning_finetune",
+            set(),
+            {"model_depth", "widen_factor", "dropout", "allow_missing"},
+        ),
     ],
 )
 def test_the_recipe_is_what_defines_the_learning(

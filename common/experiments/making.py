@@ -11,21 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from common import files, locks, paths, recipes, runtime, study
 from common.data.datasets import Dataset
-from common.experiments import population
+from common.experiments import population, recording
 from common.learning import loop, methods, pruning, resumable
 from common.learning.loop import Record
 from common.model import checkpoints, wide_resnet
 from common.paths import NetworkFiles
 from common.recipes import Config
-from common.report import plots, rows, stored_pies, style, summary
-from common.report.rows import mean_rows
+from common.report import summary
 from common.runtime import (
     EXIT_ARGUMENTS,
     EXIT_CHECKPOINT,
@@ -147,7 +145,7 @@ def missing(args: argparse.Namespace, data: Dataset, configs: Configs) -> Iterat
         busy = []
     if args.ranks.rank == 0:
         for cell in configs:
-            _record(args, data, cell)
+            recording.record_training(args, data, cell)
         print(summary.format_table(args.pies, args.learner))
         if failed := [code for code in ends.values() if code]:
             raise SystemExit(failed[0])
@@ -283,55 +281,3 @@ def store(
     } | pruning.reached(wide_resnet.prunable(modules["network"]), masks, network.config["sparsity"])
     images = {"classes": list(data.classes), "mean": data.mean.tolist(), "std": data.std.tolist()}
     checkpoints.save(network.files, modules, masks, network.config, results, images)
-
-
-def _forget_if_stale(pies: Path, cell: Cell, network_id: int, digest: str) -> None:
-    """Remove the numbers and PIEs of a population if its stored predictions are of a network with
-    another digest, which has been replaced."""
-    cached = files.load_arrays(paths.predictions(pies, cell, network_id))
-    if cached is not None and str(cached.get("key")).split(" ")[0] != digest:
-        rows.forget(pies, cell)
-        stored_pies.forget(pies, cell)
-
-
-def _record(args: argparse.Namespace, data: Dataset, cell: Cell) -> None:
-    """Write accuracy and reached sparsity of all networks of the cell into the summary, and draw
-    their training curves."""
-    table = paths.rows(args.pies, cell, "training")
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with locks.held(table):  # if two processes end at once, the later one lists what both made
-        found = _results(args, data, cell)
-        if not found:
-            return
-        made = []
-        for metric, key in (("top1", "test_accuracy"), ("sparsity_reached", "sparsity_reached")):
-            values = [results[key] for results in found.values()]
-            made += mean_rows(cell, metric, values, len(data.test), is_share=metric == "top1")
-        rows.store(args.pies, "training", {cell: made})
-        _draw_curves(paths.curves(args.pies, cell), found, len(data.train))
-
-
-def _draw_curves(path: Path, found: dict[int, dict[str, Any]], n_images: int) -> None:
-    """Loss and accuracy of all networks of a cell: one entry a network, stage and epoch."""
-    records = [{"id": i} | record for i, results in found.items() for record in results["history"]]
-    names = ("id", "stage", "epoch", "loss", "train_accuracy", "test_accuracy")
-    curves = {name: np.array([record.get(name, np.nan) for record in records]) for name in names}
-    heading = {"networks": np.array(path.stem), "n_examples": np.array(n_images)}
-    style.keep(path, plots.training_curves, curves | heading)
-
-
-def _results(args: argparse.Namespace, data: Dataset, cell: Cell) -> dict[int, dict[str, Any]]:
-    """By id, the results of each network of the cell that was tested on these images. A network
-    that cannot be read is named and left out."""
-    found = {}
-    for network_id in sorted(paths.networks_present(args.models).get(cell, set())):
-        try:
-            network = checkpoints.describe(NetworkFiles(args.models, cell, network_id))
-        except Failure as failure:
-            print(runtime.one_line(f"{failure}; not in the summary"), file=sys.stderr)
-            continue
-        if network:
-            _forget_if_stale(args.pies, cell, network_id, network["digest"])
-            if network["results"].get("test_images") == data.test.digest:
-                found[network_id] = network["results"]
-    return found

@@ -13,7 +13,7 @@ from common.analysis import pie, pie_probability, votes
 from common.analysis.class_impact import ClassImpact, class_impact
 from common.analysis.predictions import Population
 from common.data.datasets import Dataset
-from common.experiments import maps, plan, population, predictions
+from common.experiments import maps, plan, population, predictions, recording
 from common.experiments.predictions import Wanted
 from common.files import Arrays
 from common.report import (
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             draw_class_impact(args, cell, found.pies, found.impact, q_values[cell])
     if args.plot_umap:
         maps.draw_all(args, data, dense, pies)
-    population.record_recipes(args, data, cells)
+    recording.record_recipes(args, data, cells)
     publish.run(args.pies)
     print(summary.format_table(args.pies, args.learner))
     return 0
@@ -130,7 +130,7 @@ def find_replicates(
         raise Failure(
             EXIT_CHECKPOINT,
             f"{what}only {n_fresh} of the {study.counted(n_models, 'more dense network')} "
-            "asked for; make them with: "
+            "asked for are there; make them with: "
             f"{population.making_command(args, dense_cell, ids)}",
         )
     fresh = {cell: found for cell, found in fresh.items() if found}

@@ -100,11 +100,14 @@ def _without_effect(args: argparse.Namespace, configs: dict[Cell, Config]) -> se
 def _begin(
     args: argparse.Namespace, without_effect: Iterable[str] = ()
 ) -> tuple[Size, torch.device]:
-    """Print the flags, but those without effect; return the size of the data and the device."""
+    """Print the flags, but those without effect and, outside the recipe, switches that are off;
+    return the size of the data and the device."""
     flags = [
-        name if value is True else f"no-{name}" if value is False else f"{name} {shown(value)}"
+        f"{name} {shown(value)}"
         for name, value in args.flags.items()
-        if value is not None and name not in without_effect
+        if value is not None
+        and name not in without_effect
+        and (value is not False or name in args.recipe)
     ]
     print(textwrap.fill("flags: " + ", ".join(flags), 100, subsequent_indent="  "))
     size = datasets.size(args.dataset, args.limit, args.test_limit)

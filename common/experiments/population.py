@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -80,24 +79,21 @@ def present(args: argparse.Namespace, cell: Cell) -> list[int]:
 def check_complete(
     args: argparse.Namespace, cell: Cell, ids: Sequence[int], asked: Sequence[int]
 ) -> None:
-    """If networks are missing, print how many exist. Raises Failure(EXIT_CHECKPOINT) then, unless
-    this is an analysis with --allow_missing."""
+    """Raises Failure(EXIT_CHECKPOINT) if networks are missing; with --allow_missing prints how many
+    exist."""
     missing = [network_id for network_id in asked if network_id not in ids]
     if not missing:
         return
     count = count_found(cell, ids, asked)
-    print(count)
-    fewer = "ask for fewer (--models_number, --index_start)"
-    if hasattr(args, "allow_missing"):  # an analysis
-        if args.allow_missing:
-            return
-        fewer = "ask for fewer (--models_number, --index_start, --pruning_methods, "
-        fewer += "--pruning_percentages), or give --allow_missing"
+    if args.allow_missing:
+        print(count)
+        return
     shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
     raise Failure(
         EXIT_CHECKPOINT,
         f"{count}, not {'id' if len(missing) == 1 else 'ids'} {shown}; make them with: "
-        f"{making_command(args, cell, asked)}; or {fewer}",
+        f"{making_command(args, cell, asked)}; or ask for fewer networks (--models_number, "
+        "--index_start), or give --allow_missing",
     )
 
 
@@ -246,33 +242,6 @@ def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int
         if not is_made_from and not (cell.schedule.is_paired_by_seed and has_same_seed):
             return False
     return True
-
-
-def record_recipes(args: argparse.Namespace, data: Dataset, cells: dict[Cell, list[int]]) -> None:
-    """Store the configuration of each cell beside the figures, for the report."""
-    path = paths.recipes(args.pies, args.learner)
-    try:
-        stored = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):  # none yet, or damaged: only what is said here is lost
-        stored = {}
-    for cell, ids in cells.items():
-        network = describe(args, data, cell, ids[0])
-        hardware = {"trained_on": network["results"].get("device", "unknown")}
-        hardware |= {"median_seconds": _median_seconds(args.logs, cell, ids)}
-        stored[str(cell)] = network["config"] | network["versions"] | hardware | {"ids": ids}
-    files.write_text(path, json.dumps(stored, indent=1))
-
-
-def _median_seconds(logs: Path, cell: Cell, ids: list[int]) -> float | None:
-    """The median time of the cell's trainings that ran without interruption; None if none did."""
-    seconds = []
-    for network_id in ids:
-        lines = files.read_log(paths.log(logs, cell, network_id))
-        begun = [line for line in lines if "continued" in line]
-        if begun and not begun[-1]["continued"]:
-            seconds.append(lines[-1].get("finished_after_seconds"))
-    seconds = [value for value in seconds if value is not None]
-    return float(np.median(seconds)) if seconds else None
 
 
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:

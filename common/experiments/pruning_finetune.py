@@ -20,15 +20,17 @@ from common.study import Cell
 
 def run(args: argparse.Namespace) -> int:
     """For each sparsity, prune and fine-tune the dense networks whose pruned networks are missing.
-    Raises Failure(EXIT_CHECKPOINT) before the work if some dense networks are missing, and after
-    pruning the others if some are damaged."""
-    dense, name = study.dense_cell(args.learner), study.Pruning(study.ONE_SHOT, args.criterion).name
+    Raises Failure(EXIT_CHECKPOINT) before the work if dense networks are missing and not allowed to
+    be, and after pruning the others if some are damaged."""
+    dense = study.dense_cell(args.learner)
+    name = study.PruningWords(study.ONE_SHOT, args.criterion).name
     cells = [Cell(args.learner, name, sparsity) for sparsity in args.pruning_percentages]
     asked = {cell: recipe(args, cell) for cell in cells}
     if args.dry_run:
-        return say(args, dense, asked)
+        return print_plan(args, dense, asked)
     data = population.load_data(args)
-    parents = find_parents(args, data, dense)
+    present = population.present(args, dense)
+    parents = find_parents(args, data, dense, present)
     resolved = population.resolve(args, data)
     configs = {
         cell: {
@@ -45,21 +47,23 @@ def run(args: argparse.Namespace) -> int:
             stages = methods.stages(modules, network.config)
             history = loop.train(stages, modules, masks, data, run)
             making.store(args, data, network, modules, masks, history)
-    if args.ranks.rank == 0 and len(parents) < len(args.ids):
+    if args.ranks.rank == 0 and len(parents) < len(present):
         raise Failure(
             EXIT_CHECKPOINT,
-            f"{dense}: only {len(parents)} of the {len(args.ids)} networks asked for could be "
+            f"{dense}: only {len(parents)} of {study.counted(len(present), 'network')} could be "
             f"pruned; make the others with: {population.making_command(args, dense, args.ids)}; "
             "then run this again",
         )
     return 0
 
 
-def find_parents(args: argparse.Namespace, data: Dataset, dense: Cell) -> dict[int, Contents]:
+def find_parents(
+    args: argparse.Namespace, data: Dataset, dense: Cell, present: list[int]
+) -> dict[int, Contents]:
     """The contents of the dense networks' files but for their tensors, by id. Damaged networks are
     named and left out; if no other network is there, raises Damaged."""
     parents, damaged = {}, []
-    for network_id in population.present(args, dense):
+    for network_id in present:
         try:
             parents[network_id] = population.describe(args, data, dense, network_id)
         except Damaged as failure:
@@ -71,7 +75,7 @@ def find_parents(args: argparse.Namespace, data: Dataset, dense: Cell) -> dict[i
     return parents
 
 
-def say(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:
+def print_plan(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config]) -> int:
     """Print the plan for all ids, whether or not their dense networks exist."""
     there = paths.networks_present(args.models).get(dense, set())
     ids = [i for i in args.ids if i in there]

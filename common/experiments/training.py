@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def asked_cells(args: argparse.Namespace) -> list[Cell]:
     """The cells to train; sparsity 0 is the dense population, whatever the pruning."""
-    pruning = study.Pruning(args.pruning_method, args.criterion).name
+    pruning = study.PruningWords(args.pruning_method, args.criterion).name
     return [
         Cell(args.learner, pruning if sparsity else study.DENSE, sparsity)
         for sparsity in args.pruning_percentages

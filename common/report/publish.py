@@ -1,4 +1,4 @@
-"""The last step of every analysis: rewrite the claims, the main table and the page."""
+"""The last step of every analysis: rewrite what compares cells, from overlaps to the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from common.study import LEARNERS
 
 
 def run(pies: Path) -> None:
-    """Rewrite all three from stored files; both learners' scripts may get here at once."""
+    """Rewrite overlaps, claims, main table and page from stored files. Both learners' scripts may
+    get here at once."""
     with locks.held(paths.report(pies)):
         comparison.run(pies)
         claims.run(pies)

@@ -13,7 +13,7 @@ from common.report import rows
 from common.report.rows import Row
 from common.study import Cell
 
-COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired", "n_pies_null")
+COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired")
 SURE_FROM = 10  # networks; docs/statistics.md holds the measured coverages of intervals
 FEW_NETWORKS = f"With fewer than {SURE_FROM} networks, 95 % intervals of counts cover 89 to 99 %."
 
@@ -50,7 +50,7 @@ def table(pies: Path, learner: str) -> list[tuple[str, ...]]:
             rest = ("", "", "", _count(numbers, "n_pies_dense_null"), "", "", "")
         else:
             counts = (_count(numbers, metric) for metric in COUNTS)
-            rest = (_percent(numbers), *counts, _p_value(numbers))
+            rest = (_percent(numbers), *counts, *_exchanged(numbers))
         lines.append((*cell.words, n_models, dense, *rest))
     return lines
 
@@ -115,12 +115,14 @@ def _count(numbers: Numbers, metric: str) -> str:
     return f"{value}{of_all}{interval}{_other_size(row, numbers.get(('top1', 'all')))}"
 
 
-def _p_value(numbers: Numbers) -> str:
-    p_value = numbers.get(("pie_p_value", "all"))
+def _exchanged(numbers: Numbers) -> tuple[str, str]:
+    """The count if exchanged, and its p-value. Exchanging a single pair changes nothing."""
+    count, p_value = numbers.get(("n_pies_null", "all")), numbers.get(("pie_p_value", "all"))
+    if count is None or p_value is None or count.n_models == 1:
+        return "-", "-"
     floor = numbers.get(("pie_p_value_floor", "all"))
-    if p_value is None:
-        return "-"
-    return f"{p_value.value:.2g}" + (f" ({floor.value:.2g})" if floor else "")
+    shown = f"{p_value.value:.2g}" + (f" ({floor.value:.2g})" if floor else "")
+    return _count(numbers, "n_pies_null"), shown
 
 
 def _align(lines: list[tuple[str, ...]]) -> str:

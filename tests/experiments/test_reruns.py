@@ -117,6 +117,14 @@ def test_a_cell_with_fewer_networks_is_compared_id_by_id(study_copy: Study, naiv
     assert table.counts(GLOBAL, "n_pies") == (1, N_TEST)
 
 
+@numbers_only
+def test_fine_tuning_goes_on_with_the_networks_that_are_there(study_copy: Study) -> None:
+    fewer = ("--models_number", "3", "--pruning_percentages", "0.7", "--allow_missing")
+    done = study_copy.run(finetune("supervised", *fewer))
+    assert "supervised dense 0.00: 2 of the 3 networks asked for are there\n" in done.stdout
+    assert len(list(study_copy.models.glob("supervised_global_s0.70_*.pt"))) == 2
+
+
 # Networks that are made again
 
 

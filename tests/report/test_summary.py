@@ -49,7 +49,11 @@ def pies(tmp_path: Path) -> Path:
             row(GLOBAL, "prediction_depth", 6.125, 5, 17, group="pie"),
             row(GLOBAL, "prediction_depth", 4.25, 5, 483, group="non_pie"),
         ],
-        GMP: [row(GMP, "top1", 0.91, 1, 500)],
+        GMP: [  # of one network, whose exchange changes nothing
+            row(GMP, "top1", 0.91, 1, 500),
+            row(GMP, "n_pies_null", 21, 1, 500, interval=(21, 21)),
+            row(GMP, "pie_p_value", 1, 1, 500),
+        ],
         FEWER: [row(FEWER, "top1", 0.8, 10, 100), row(FEWER, "n_pies", 4, 8, 100, interval=(1, 9))],
         CONTRASTIVE: [row(CONTRASTIVE, "top1", 0.11, 3, 100)],
     }
