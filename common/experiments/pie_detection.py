@@ -71,11 +71,10 @@ def run(args: argparse.Namespace) -> int:
     pies = {cell: found.pies for cell, found in compared.items()}
     impacts = {cell: found.impact for cell, found in compared.items() if found.impact}
     impact_rows, q_values = pie_rows.of_class_impact(impacts, pies)
-    replicate_rows = replicate(args, data, fresh, dense, compared)
-    for more in (impact_rows, replicate_rows):
-        for cell in more:
-            found_rows[cell] += more[cell]
+    for cell in impact_rows:
+        found_rows[cell] += impact_rows[cell]
     rows.store(args.pies, "pie_detection", found_rows)
+    rows.store(args.pies, "replicates", replicate(args, data, fresh, dense, compared))
     for cell, found in compared.items():  # after the numbers, which no figure can then cost
         draw(args, cell, found)
         if found.impact:

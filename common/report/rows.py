@@ -18,7 +18,7 @@ from common.runtime import EXIT_WRITE, Failure
 from common.study import Cell
 
 # If two analyses have the same number (a population's accuracy), the later in this list counts.
-ANALYSES = ("training", "pie_detection", "umap", "prediction_depth")
+ANALYSES = ("training", "pie_detection", "replicates", "umap", "prediction_depth")
 
 
 class Row(NamedTuple):

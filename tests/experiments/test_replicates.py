@@ -44,6 +44,10 @@ def test_counts_of_fresh_networks(study_copy: Study) -> None:
         "n_pies_unpaired": ((a != d).sum() + (b != c).sum()) / 2,
     }
     assert not dict(counts(study_copy, PRUNED._replace(sparsity=0.5)))  # has no fresh networks
+    study_copy.run(detect("supervised"))  # without the flag: the counts stay
+    assert dict(counts(study_copy, DENSE)) == {"n_pies_dense_null": (a != b).sum()}
+    study_copy.run(train("supervised", "--overwrite"))  # the same recipe, so the same networks
+    assert dict(counts(study_copy, DENSE)) == {"n_pies_dense_null": (a != b).sum()}
 
 
 def test_the_older_name_of_the_flag_is_taken() -> None:
