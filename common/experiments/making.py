@@ -56,13 +56,9 @@ class Missing(NamedTuple):
 def _prepare(args: argparse.Namespace, data: Dataset, configs: Configs, compiles: bool) -> None:
     """Refuse what can be refused before the first training, and make the folders. From here on, a
     signal ends the process only after the training has saved its state."""
-    n_images = len(data.train)
     for of_cell in configs.values():
         for schedule in methods.schedules(next(iter(of_cell.values()))):
-            if schedule.batch_size > n_images:
-                what = f"argument {schedule.batch_size_flag}: {schedule.batch_size}"
-                raise Failure(EXIT_ARGUMENTS, f"{what}: at most the {n_images} training images")
-            schedule.pruning_events(n_images)
+            schedule.check(len(data.train))
     if compiles:
         _check_compiler(data.train.images.device)
     population.prepare_output(args, args.models)

@@ -40,6 +40,7 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config]) -> int:
         of_image = of_image or costs.of_training(config, size, device)  # equal in all cells
         of_network = Cost(n_bytes=costs.stored_bytes(config, size.n_classes))
         for schedule in methods.schedules(config):
+            schedule.check(size.n_train)
             print("\n".join(describe(schedule, size.n_train)))
             passes = min(schedule.cached_views or schedule.epochs, schedule.epochs)
             of_network = of_network.plus(of_image[schedule.name], passes * size.n_train)

@@ -247,7 +247,8 @@ def are_pairs(args: argparse.Namespace, data: Dataset, cell: Cell, ids: list[int
 def check_knn(args: argparse.Namespace, n_bank: int) -> None:
     """Raises Failure(EXIT_ARGUMENTS) if --knn is larger than the number of images."""
     if args.knn > n_bank:
-        raise Failure(EXIT_ARGUMENTS, f"argument --knn: {args.knn}: at most {n_bank} here")
+        what = f"argument --knn: {args.knn}"
+        raise Failure(EXIT_ARGUMENTS, f"{what}: give at most {n_bank}, the images to choose from")
 
 
 def heading(cell: Cell, ids: list[int], data: Dataset) -> Arrays:

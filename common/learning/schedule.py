@@ -79,6 +79,13 @@ class Schedule:
         """The flag that sets `batch_size`, for messages."""
         return "--batch_size_head" if self.name == "head" else "--batch_size"
 
+    def check(self, n_images: int) -> None:
+        """Raises Failure(EXIT_ARGUMENTS) if n_images are too few for a batch or for the pruning."""
+        if self.batch_size > n_images:
+            what = f"argument {self.batch_size_flag}: {self.batch_size}"
+            raise Failure(EXIT_ARGUMENTS, f"{what}: give at most {n_images}, all training images")
+        self.pruning_events(n_images)
+
     def steps_per_epoch(self, n_images: int) -> int:
         """The last batch of an epoch may be smaller than the others."""
         return math.ceil(n_images / self.batch_size)

@@ -19,18 +19,18 @@ from common.report import page_figures, page_gallery, page_recipes, rows, stored
 from common.report.by_image import GALLERY
 from common.report.evidence import NO_CELLS
 from common.report.rows import Row
-from common.report.summary import FEW_NETWORKS, SURE_FROM, folder_argument
+from common.report.summary import SURE_FROM, caution_of, folder_argument
 from common.study import LEARNERS, SCHEDULES, Cell
 
 HERE = Path(__file__).parent
 NOT_TESTED = "not tested"
 # Which scripts would test a claim that the present networks leave untested.
 TESTS = {
-    "K1": "*_pie_kmodels_detection.py of both learners would",
-    "K2": "*_training.py with --pruning_method GMP and later_GMP, then PIE detection, would",
-    "K3": "*_pie_kmodels_detection.py of both learners would",
-    "K4": "*_prediction_depth.py would",
-    "K5": "*_pruning_finetune.py of both learners, then PIE detection, would",
+    "K1": "run *_pie_kmodels_detection.py for both learners",
+    "K2": "run *_training.py with --pruning_method GMP and later_GMP, then PIE detection",
+    "K3": "run *_pie_kmodels_detection.py for both learners",
+    "K4": "run *_prediction_depth.py",
+    "K5": "run *_pruning_finetune.py for both learners, then PIE detection",
 }
 
 
@@ -38,6 +38,7 @@ def write(pies: Path) -> Path:
     """Write index.html into `pies` (a folder pies/<dataset>) and return its path."""
     cells = stored_pies.pies_by_cell(pies)
     shown = page_gallery.lay_out(cells)
+    n_models = [int(arrays["n_models"]) for arrays in cells.values()]
     headline, groups = page_figures.grouped(pies)
     sources = [_source(pies, cell, n, cells[cell]) for cell, n in shown.n_shown.items()]
     table = files.read_csv(paths.main_table(pies))
@@ -50,7 +51,7 @@ def write(pies: Path) -> Path:
         untested=_reasons(claim for claim in claims if claim["verdict"] == NOT_TESTED),
         table=table,
         has_other_size=any(" = " in value for line in table for value in line.values()),
-        few_networks=FEW_NETWORKS * any(int(a["n_models"]) < SURE_FROM for a in cells.values()),
+        few_networks=caution_of(min(n_models, default=SURE_FROM)),
         groups=groups,
         kinds={figure.kind: figure.title for group in groups for figure in group.figures},
         n_pies={source["key"]: source["n_pies"] for source in sources},

@@ -89,7 +89,8 @@ def class_impact(a: Arrays) -> Figure:
     points = 100 * a["effect"]
     bounds = 100 * np.stack([a["effect"] - a["low"], a["high"] - a["effect"]])
     x = np.arange(len(points))
-    for members, colour, name in ((flagged, RED, "adjusted p ≤ 0.05"), (~flagged, GREY, "above")):
+    groups = ((flagged, RED, "adjusted p ≤ 0.05"), (~flagged, GREY, "adjusted p > 0.05"))
+    for members, colour, name in groups:
         axes.errorbar(x[members], points[members], bounds[:, members], fmt="o", color=colour,
                       capsize=3, label=f"{name}: {members.sum()} of {len(x)} classes")  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.8)

@@ -14,8 +14,7 @@ from common.report.rows import Row
 from common.study import Cell
 
 COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired")
-SURE_FROM = 10  # networks; docs/statistics.md holds the measured coverages of intervals
-FEW_NETWORKS = f"With fewer than {SURE_FROM} networks, 95 % intervals of counts cover 89 to 99 %."
+INTERVAL_FROM, SURE_FROM = 4, 10  # networks; docs/statistics.md: measured coverages of intervals
 
 
 def format_table(pies: Path, learner: str) -> str:
@@ -23,9 +22,18 @@ def format_table(pies: Path, learner: str) -> str:
     be trusted."""
     text = _align(table(pies, learner))
     counts = [row for row in rows.read(pies) if row[0] == learner and row[3:5] == ("n_pies", "all")]
-    if any(row.n_models < SURE_FROM and row.ci_low is not None for row in counts):
-        text += f"\n{FEW_NETWORKS}"
+    if counts and (caution := caution_of(min(row.n_models for row in counts))):
+        text += f"\n{caution}"
     return text
+
+
+def caution_of(n_models: int) -> str:
+    """A sentence on counts of few networks; empty for enough networks."""
+    if n_models < INTERVAL_FROM:
+        return f"With fewer than {INTERVAL_FROM} networks, counts have no intervals."
+    if n_models < SURE_FROM:
+        return f"With fewer than {SURE_FROM} networks, 95 % intervals of counts cover 89 to 99 %."
+    return ""
 
 
 def table(pies: Path, learner: str) -> list[tuple[str, ...]]:

@@ -25,7 +25,7 @@ from common.report import (
     style,
 )
 from common.report.by_image import GALLERY
-from common.report.summary import FEW_NETWORKS
+from common.report.summary import caution_of
 from common.study import Cell
 
 CELLS = (Cell("supervised", "GMP", 0.9), Cell("SupCon", "GMP", 0.9), Cell("SupCon", "global", 0.5))
@@ -186,7 +186,7 @@ def test_the_first_screen_answers_the_question(pies: Path) -> None:
     assert untested
     assert all(text.count(f"<strong>{name}</strong>") == 1 for name in tested)
     assert all(name in text.split("Not tested here: ")[1] for name in untested)
-    assert "K2 (*_training.py with --pruning_method GMP and later_GMP" in text
+    assert "K2 (run *_training.py with --pruning_method GMP and later_GMP" in text
 
 
 def test_every_figure_says_what_it_shows_and_of_how_many(pies: Path) -> None:
@@ -213,10 +213,11 @@ def test_figures_beyond_the_budget_are_shown_from_their_files(
 def test_counts_of_few_networks_say_what_their_intervals_cover(tmp_path: Path) -> None:
     store_pies(tmp_path, CELLS[1], 0)
     path = paths.pies_distribution(tmp_path, CELLS[1]).with_suffix(".npz")
-    for n_models in (10, 9):
+    assert not caution_of(10)
+    for n_models in (10, 9, 3):
         files.save_arrays(path, stored(tmp_path, CELLS[1]) | {"n_models": np.array(n_models)})
         text = page.write(tmp_path).read_text()
-        assert (FEW_NETWORKS in text) == (n_models < 10)
+        assert [n for n in (9, 3) if caution_of(n) in text] == [n for n in (n_models,) if n < 10]
 
 
 def test_a_page_of_any_size_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -462,7 +462,7 @@ def test_class_impact_tells_flagged_classes_from_others() -> None:
         container.get_label(): np.stack(container.lines[0].get_data(), axis=1)
         for container in axes.containers
     }
-    flagged, rest = "adjusted p ≤ 0.05: 2 of 3 classes", "above: 1 of 3 classes"
+    flagged, rest = "adjusted p ≤ 0.05: 2 of 3 classes", "adjusted p > 0.05: 1 of 3 classes"
     assert shown.keys() == {flagged, rest}
     assert shown[flagged] == pytest.approx(np.array([[0, -20], [2, 15]]))
     assert shown[rest] == pytest.approx(np.array([[1, 5]]))
