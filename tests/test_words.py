@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,26 @@ def test_a_sparsity_is_read_back_from_its_text(sparsity: float) -> None:
     assert float(text) == sparsity
     decimals = text.partition(".")[2]
     assert len(decimals) == 2 or (len(decimals) > 2 and not decimals.endswith("0"))
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0 networks"),
+        (1, "1 network"),
+        (np.array(1), "1 network"),
+        (np.array("1"), "1 network"),
+        (2, "2 networks"),
+        ("1 to 5", "1 to 5 networks"),
+    ],
+)
+def test_one_is_not_many(n: object, text: str) -> None:
+    assert study.counted(n, "network") == text
+
+
+def test_ids_are_named() -> None:
+    assert study.named_ids(range(10)) == "ids 0 to 9"
+    assert study.named_ids(range(7, 8)) == "id 7"
 
 
 def test_prunings_are_all_schedules_by_all_criteria() -> None:

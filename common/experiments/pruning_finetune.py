@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks.rank == 0 and len(parents) < len(present):
         raise Failure(
             EXIT_CHECKPOINT,
-            f"{dense}: only {len(parents)} of {study.counted(len(present), 'network')} could be "
-            f"pruned; make the others with: {population.making_command(args, dense, args.ids)}; "
-            "then run this again",
+            f"{dense}: only {len(parents)} of the {study.counted(len(present), 'network')} could "
+            "be pruned; make the others with: "
+            f"{population.making_command(args, dense, args.ids)}; then run this again",
         )
     return 0
 
