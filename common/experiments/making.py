@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -83,10 +83,12 @@ def _check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def unfinished(configs: dict[NetworkFiles, Config], overwrite: bool) -> list[NetworkFiles]:
+def unfinished(
+    configs: dict[NetworkFiles, Config], overwrite: bool, unknown: Iterable[str] = ()
+) -> list[NetworkFiles]:
     """The networks that are still to be made, damaged ones included. Raises
     Failure(EXIT_CHECKPOINT), naming the keys, if a finished network or an interrupted training has
-    another configuration, unless `overwrite` is set."""
+    another configuration, unless `overwrite` is set. Keys in `unknown` are not compared."""
     if overwrite:
         return list(configs)
     missing = []
@@ -99,7 +101,7 @@ def unfinished(configs: dict[NetworkFiles, Config], overwrite: bool) -> list[Net
             path = where.state
             with suppress(Damaged):
                 found = resumable.read(where)
-        if found and (differing := recipes.differences(found["config"], config)):
+        if found and (differing := recipes.differences(found["config"], config, unknown)):
             raise Failure(
                 EXIT_CHECKPOINT,
                 f"{path}: made by another recipe than asked for: {differing}; "

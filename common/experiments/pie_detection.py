@@ -46,7 +46,7 @@ class Comparison(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Compare the dense population with every pruned population that exists."""
     if args.dry_run:
-        return plan.analysis(args)
+        return plan.of_analysis(args)
     data = population.load_data(args)
     dense_cell = study.dense_cell(args.learner)
     dense_ids = population.present(args, dense_cell)

@@ -13,7 +13,7 @@ import torch
 from common import paths, runtime, study
 from common.data import datasets
 from common.data.datasets import Size
-from common.experiments import costs, population
+from common.experiments import costs, making, population
 from common.experiments.costs import Cost
 from common.learning import methods
 from common.learning.schedule import Schedule
@@ -23,17 +23,22 @@ from common.paths import NetworkFiles
 from common.recipes import Config
 from common.study import Cell, counted
 
+# The keys of a network that a plan does not know: it reads no images and hashes no parents.
+UNKNOWN = ("n_classes", "train_images", "precision", "parent")
 
-def making(args: argparse.Namespace, configs: dict[Cell, Config]) -> int:
-    """Print what training or fine-tuning would do, given the recipe of each cell."""
+
+def of_making(args: argparse.Namespace, configs: dict[Cell, Config]) -> int:
+    """Print what training or fine-tuning would do, given the recipe of each cell. Refuses networks
+    of another recipe like the run itself."""
     if args.ranks.rank > 0:
         return 0
     size, device = _begin(args, _without_effect(args, configs))
-    there, of_image = paths.networks_present(args.models), {}
+    of_image: dict[str, Cost] = {}
     total, n_networks, n_steps, n_files = Cost(), 0, 0, 0
     for cell, config in configs.items():
         config = {"dataset": args.name} | config
-        to_make = [i for i in args.ids if args.overwrite or i not in there.get(cell, ())]
+        networks = {NetworkFiles(args.models, cell, i): config for i in args.ids}
+        to_make = making.unfinished(networks, args.overwrite, UNKNOWN)
         finished = counted(len(args.ids) - len(to_make), "network")
         print(f"{cell}: {finished} finished, {len(to_make)} to make, of "
               f"{study.named_ids(args.ids)}; {size.n_train} training images")  # fmt: skip
@@ -55,7 +60,7 @@ def making(args: argparse.Namespace, configs: dict[Cell, Config]) -> int:
     return 0
 
 
-def analysis(args: argparse.Namespace) -> int:
+def of_analysis(args: argparse.Namespace) -> int:
     """Print what an analysis of the existing networks would do. If networks are missing, this
     raises Failure like the analysis itself."""
     if args.ranks.rank > 0:

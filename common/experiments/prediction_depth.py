@@ -39,7 +39,7 @@ METRICS = {
 def run(args: argparse.Namespace) -> int:
     """Measure the first networks of the dense population and of every existing pruned one."""
     if args.dry_run:
-        return plan.analysis(args)
+        return plan.of_analysis(args)
     data = population.load_data(args)
     population.check_knn(args, len(data.train))
     dense_cell = study.dense_cell(args.learner)

@@ -89,7 +89,7 @@ def print_plan(args: argparse.Namespace, dense: Cell, asked: dict[Cell, Config])
     if ids and (parent := checkpoints.describe(NetworkFiles(args.models, dense, ids[0]))):
         taken = inherited(parent)
     configs = {cell: config | taken for cell, config in asked.items()}
-    return plan.making(args, configs)
+    return plan.of_making(args, configs)
 
 
 def prune(

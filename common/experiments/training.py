@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     """For each sparsity, train the networks of the population that are missing."""
     asked = {cell: recipe(args, cell) for cell in asked_cells(args)}
     if args.dry_run:
-        return plan.making(args, asked)
+        return plan.of_making(args, asked)
     data = population.load_data(args)
     resolved = population.resolve(args, data)
     configs = {

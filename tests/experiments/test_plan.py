@@ -12,6 +12,7 @@ from running import (
     N_TRAIN,
     PREFIXES,
     Study,
+    assert_refused,
     assert_succeeds,
     contents,
     depth,
@@ -131,6 +132,15 @@ def test_the_plan_of_a_fine_tuning_names_the_networks_to_make_first(study: Study
     assert "2 of the 3 networks asked for are there; make the missing ones first: " in said
     assert "python sup_training.py --dataset digits --limit 300 " in said
     assert "global 0.90: 2 networks finished, 1 to make, of ids 0 to 2; " in said
+
+
+def test_a_plan_refuses_networks_of_another_recipe_like_the_run(study: Study) -> None:
+    for flags, told in ((("--batch_size", "16"), "batch_size 32 (not 16)"), (("--overwrite",), "")):
+        command = (*train("supervised", *flags), "--dry_run")
+        if told:
+            assert_refused(study.folder, command, 4, "made by another recipe", told)
+        else:
+            assert "2 to make" in dry_run(study.folder, *command[:-1])
 
 
 CONTRASTIVE = {"temperature", "base_temperature", "min_crop_area"}
