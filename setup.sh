@@ -92,13 +92,15 @@ work_done() { # in fine-tunings of one network, which all take about the same ti
 }
 
 progress() { # progress STARTED WORK-AT-THE-START : what both workers are at, and how long it takes
-    local now left=$((420 - $(work_done))) spent=$((SECONDS - $1)) remaining="" line
+    local now left=$((420 - $(work_done))) spent=$((SECONDS - $1)) remaining="" line step
     now=$((420 - left - $2))
     [ $now -le 8 ] || remaining="; about $(((spent * left / now + 30) / 60)) min left"
     line="$((spent / 60)):$(printf %02d $((spent % 60)))"
     line+=" | supervised: $(count models/digits 'supervised_*.pt') of 80 networks"
     line+=" | SupCon: $(count models/digits 'SupCon_*_head.pt') of 80"
-    line+=" | now $(cat logs/digits/demo_*.step 2>/dev/null | paste -sd+ | sed 's/+/ and /')$remaining"
+    # between two steps there may be no file
+    step=$(cat logs/digits/demo_*.step 2>/dev/null | paste -sd+ | sed 's/+/ and /' || true)
+    line+="${step:+ | now $step}$remaining"
     if [ -t 1 ]; then printf '\r\033[K%s' "$line"; else echo "$line"; fi
 }
 
