@@ -212,3 +212,18 @@ def test_a_job_is_queued_again_after_signals_in_a_row(tmp_path: Path, n_signals:
         job.send_signal(signal.SIGUSR1)
     assert job.communicate(timeout=30)[0] == "requeue 7\n"
     assert job.returncode == 75
+
+
+def test_the_demo_tells_its_progress_also_between_two_steps(tree: Path) -> None:
+    """A worker that has just ended a step has no file of a step; no line of progress may fail."""
+    text = (tree / "setup.sh").read_text()
+    functions = text[text.index("\ncount() {") : text.index("\ndemo() {")]
+    for folder in ("models/digits", "logs/digits"):
+        (tree / folder).mkdir(parents=True)
+    script = f"set -euo pipefail\n{functions}\nprogress 0 0\n"
+    script += "echo compared > logs/digits/demo_1.step\nprogress 0 0\n"
+    done = subprocess.run(["bash", "-c", script], cwd=tree, capture_output=True, text=True)
+    first, second = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " | now " not in first
+    assert " | now compared" in second
