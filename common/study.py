@@ -6,6 +6,7 @@ This file imports nothing heavy. A new criterion or data set begins with its wor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 DENSE = "dense"
@@ -125,6 +126,13 @@ class Cell(NamedTuple):
     def dense(self) -> Cell:
         """The population that this one is compared with."""
         return dense_cell(self.learner)
+
+
+def in_order(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells as tables and figures list them: by learner, then dense and the prunings in the
+    order of PRUNINGS, then by sparsity."""
+    learners, prunings = list(LEARNERS), [DENSE, *PRUNINGS]
+    return sorted(cells, key=lambda c: (learners.index(c[0]), prunings.index(c[1]), c.sparsity))
 
 
 def dense_cell(learner: str) -> Cell:

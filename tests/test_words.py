@@ -57,6 +57,19 @@ def test_ids_are_named() -> None:
     assert study.named_ids(range(7, 8)) == "id 7"
 
 
+def test_cells_are_listed_by_learner_then_pruning_then_sparsity() -> None:
+    cells = [
+        Cell("supervised", "dense", 0.0),
+        Cell("supervised", "GMP", 0.5),
+        Cell("supervised", "GMP", 0.95),
+        Cell("supervised", "later_GMP", 0.5),
+        Cell("supervised", "global", 0.0),
+        Cell("supervised", "random_GMP", 0.5),
+        Cell("SupCon", "global", 0.1),
+    ]
+    assert study.in_order(reversed(cells)) == cells
+
+
 def test_prunings_are_all_schedules_by_all_criteria() -> None:
     """A pruning by magnitude is named as before there were criteria."""
     assert {name: tuple(pruning) for name, pruning in study.PRUNINGS.items()} == {

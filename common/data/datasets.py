@@ -24,6 +24,8 @@ from common.runtime import EXIT_DATA, Failure
 RESERVED_NAMES = {"all", "pie", "non_pie"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"}
 THREADS_FROM_BYTES = 4096
+BILINEAR = Image.Resampling.BILINEAR  # with antialiasing, as Pillow does it
+RESIZED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -270,15 +272,26 @@ def _read_image(path: Path, size: int) -> np.ndarray:
 def _resized_image(image: Image.Image, size: int) -> Image.Image:
     """The image, resized bilinearly with antialiasing to a square of this size if necessary."""
     shape = (size, size)
-    return image if image.size == shape else image.resize(shape, Image.Resampling.BILINEAR)
+    return image if image.size == shape else image.resize(shape, BILINEAR)
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
-    """images [N,3,H,W] uint8 -> [N,3,size,size]."""
+    """images [N,3,H,W] uint8 -> [N,3,size,size], each as `_resized_image` makes it."""
     if images.shape[2:] == (size, size):
         return images
-    resized = (
-        np.asarray(_resized_image(Image.fromarray(image), size))
-        for image in images.transpose(0, 2, 3, 1)
+    chunks = range(0, len(images), RESIZED_AT_ONCE)
+    return np.concatenate(
+        [_resized_together(images[i : i + RESIZED_AT_ONCE], size) for i in chunks]
     )
-    return np.stack([pixels.transpose(2, 0, 1) for pixels in resized])
+
+
+def _resized_together(images: np.ndarray, size: int) -> np.ndarray:
+    """Pillow first resizes along rows, then along columns, and rounds after both. So images stacked
+    below each other, then beside each other, are resized like single ones, with two calls in all.
+    """
+    n, _, height, width = images.shape
+    below = images.transpose(0, 2, 3, 1).reshape(n * height, width, 3)
+    narrow = np.asarray(Image.fromarray(below).resize((size, n * height), BILINEAR))
+    beside = narrow.reshape(n, height, size, 3).swapaxes(0, 1).reshape(height, n * size, 3)
+    resized = np.asarray(Image.fromarray(beside).resize((n * size, size), BILINEAR))
+    return resized.reshape(size, n, size, 3).transpose(1, 3, 0, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import files, paths
+from common import files, paths, study
 from common.analysis import pie
 from common.files import Arrays
 from common.report import comparison_plots, rows, stored_pies, style
@@ -60,7 +60,7 @@ def _estimate(row: Row) -> tuple[float, float, float]:
 
 def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
     """comparison/overlap.csv, with one row for each pair of cells, and its picture."""
-    cells = list(found)
+    cells = study.in_order(found)
     jaccard, expected = np.eye(len(cells)), np.eye(len(cells))
     header = ("cell_a", "cell_b", "n_a", "n_b", "common", "jaccard", "expected_jaccard", "p_value")
     lines: list[tuple[object, ...]] = [header]
@@ -75,7 +75,7 @@ def compare_cells(pies: Path, found: dict[Cell, Arrays]) -> None:
     sizes = sorted({int(a["n_models"]) for a in found.values()})
     shown = {
         "cells": np.array([str(cell) for cell in cells]),
-        "n_pies": np.array([a["is_pie"].sum() for a in found.values()]),
+        "n_pies": np.array([found[cell]["is_pie"].sum() for cell in cells]),
         "jaccard": jaccard,
         "expected": expected,
         "n_models": np.array(" to ".join(map(str, sorted({sizes[0], sizes[-1]})))),

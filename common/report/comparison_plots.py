@@ -65,8 +65,8 @@ def overlap_matrix(a: Arrays) -> Figure:
     axes.set_yticks(ticks, names[1:], fontsize=8)
     axes.spines[:].set_visible(False)
     figure.suptitle(
-        f"Jaccard overlap of PIEs (by chance)\n{counted(a['n_models'], 'network')} a cell, "
-        f"{a['n_examples']} test images\nbehind a cell: its PIEs", fontsize=10,
+        f"Jaccard overlap of PIEs (in brackets by chance)\n{counted(a['n_models'], 'network')} a "
+        f"cell, {a['n_examples']} test images\nin brackets after a cell: its PIEs", fontsize=10,
     )  # fmt: skip
     return figure
 

@@ -22,6 +22,7 @@ N_SPLITS = 200
 # Subsets of each population size. 1,000 would take more time than all other statistics of a cell,
 # for a band in the figure that looks the same.
 N_BY_SIZE = 200
+N_SIZES = 9  # population sizes in that figure: each from 2 to 10 at K = 10
 # Numbers about each network's embedding: their names in the stored predictions, and their metrics.
 NUMBERS = {
     "silhouette": "embedding_silhouette",
@@ -108,7 +109,7 @@ def of_count(
     ]
     if n_models < 4:
         return rows, {}
-    sizes = np.unique(np.linspace(2, n_models, 8).round().astype(int))
+    sizes = np.unique(np.linspace(2, n_models, N_SIZES).round().astype(int))
     by_size = resampling.counts_by_population_size(
         *labels, paired, sizes.tolist(), min(n_resamples, N_BY_SIZE), rng
     )

@@ -87,14 +87,11 @@ Numbers = dict[tuple[str, str], Row]
 def _by_cell(pies: Path, learner: str) -> dict[Cell, Numbers]:
     """Cell -> (metric, group) -> row; dense first, then by pruning, sparsities ascending."""
     found: dict[Cell, Numbers] = {}
-    order = [study.DENSE, *study.PRUNINGS]  # rows of a later version may have other prunings
+    known = {study.DENSE, *study.PRUNINGS}  # rows of a later version may have other prunings
     for row in rows.read(pies):
-        if row.learner == learner and row.pruning_method in order:
+        if row.learner == learner and row.pruning_method in known:
             found.setdefault(row.cell, {})[row.metric, row.group] = row
-    return {
-        cell: found[cell]
-        for cell in sorted(found, key=lambda cell: (order.index(cell.pruning_method), cell[2]))
-    }
+    return {cell: found[cell] for cell in study.in_order(found)}
 
 
 def _percent(numbers: Numbers) -> str:

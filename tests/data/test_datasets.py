@@ -197,6 +197,20 @@ def test_other_sizes_are_resized(
     assert (data.train.images[0].int() - expected.int()).abs().max() <= 1
 
 
+@settings(max_examples=30)
+@given(n=st.integers(1, 5), side=st.integers(1, 40), size=st.integers(1, 40), seed=st.integers(0))
+def test_images_resized_together_are_those_resized_alone(
+    n: int, side: int, size: int, seed: int
+) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "RESIZED_AT_ONCE", 2)
+        together = datasets._resized(images, size)
+    for image, found in zip(images, together, strict=True):
+        alone = Image.fromarray(image.transpose(1, 2, 0)).resize((size, size), datasets.BILINEAR)
+        assert np.array_equal(found, np.asarray(alone).transpose(2, 0, 1))
+
+
 GREY, COLOURS = noise((32, 32), 1), noise((32, 32, 3), 2)
 DEEP = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 200]], dtype=np.uint8)
