@@ -18,9 +18,12 @@ INTERVAL_FROM, SURE_FROM = 4, 10  # networks; docs/statistics.md: measured cover
 
 
 def format_table(pies: Path, learner: str) -> str:
-    """The table at the end of every script, aligned; below it a warning if its intervals are not to
-    be trusted."""
-    text = _align(table(pies, learner))
+    """The table at the end of every script, aligned, without columns in which no cell has a number;
+    below it a warning if its intervals are not to be trusted."""
+    header, *lines = table(pies, learner)
+    columns = [column for column in zip(header, *lines, strict=True) if not lines or
+               any(shown not in ("", "-") for shown in column[1:])]  # fmt: skip
+    text = _align([*zip(*columns, strict=True)])
     counts = [row for row in rows.read(pies) if row[0] == learner and row[3:5] == ("n_pies", "all")]
     if counts and (caution := caution_of(min(row.n_models for row in counts))):
         text += f"\n{caution}"

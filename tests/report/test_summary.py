@@ -10,7 +10,7 @@ import pytest
 from common import files, paths
 from common.report import rows, summary
 from common.report.rows import row
-from common.study import Cell
+from common.study import Cell, dense_cell
 
 DENSE = Cell("supervised", "dense", 0.0)
 GMP = Cell("supervised", "GMP", 0.9)
@@ -95,7 +95,7 @@ def test_the_printed_table_has_the_numbers(pies: Path) -> None:
 
 def test_the_printed_table_without_dense_networks(pies: Path) -> None:
     assert words(summary.format_table(pies, "SupCon"))[1:] == [
-        ["SupCon", "global", "0.50", "3", "-", "11.00", *["-"] * 6]
+        ["SupCon", "global", "0.50", "3", "11.00"]
     ]
 
 
@@ -105,6 +105,14 @@ def test_columns_are_aligned(pies: Path) -> None:
         column = header.index(title)
         assert all(line[column - 1 : column] in (" ", "") for line in lines)
         assert all(line[column : column + 1] != " " for line in lines if "global" in line)
+
+
+def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
+    dense = dense_cell("SupCon")
+    rows.store(tmp_path, "training", {dense: [row(dense, "top1", 0.5, 1, 500)]})
+    header, line = summary.format_table(tmp_path, "SupCon").splitlines()
+    assert header.split() == ["learner", "pruning", "sparsity", "networks", "dense", "top-1", "%"]
+    assert line.split() == ["SupCon", "dense", "0.00", "1", "50.00"]
 
 
 def test_the_table_of_groups_has_the_numbers(pies: Path) -> None:
