@@ -91,6 +91,8 @@ CONTRASTIVE = (
     Flag("min_crop_area", values.share, "share of an image that a view shows at least"),
     Flag("head_epochs", COUNT, "epochs of the linear classifier"),
     Flag("batch_size_head", COUNT, "images a step of the classifier"),
+    Flag("head_crop_padding", values.fraction, "share of the side by which the classifier's images "
+         "are padded before they are cropped"),
     Flag("head_views", values.integer(0, 1000), "views of each image, encoded once for all epochs "
          "of the classifier; 0: new ones in every epoch", 0),
 )  # fmt: skip

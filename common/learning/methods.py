@@ -112,7 +112,7 @@ def _finetuning(config: Config) -> list[Schedule]:
 def _head(config: Config, pruning: Pruning | None) -> Schedule:
     return Schedule(
         name="head",
-        augmentation=classification_views(config),
+        augmentation=classification_views(config, config["head_crop_padding"]),
         cached_views=config["head_views"],
         epochs=config["head_epochs"],
         batch_size=config["batch_size_head"],
@@ -144,10 +144,12 @@ def _collapsed_loss(config: Config) -> float:
     return collapse_value(n_views, config["temperature"], config["base_temperature"])
 
 
-def classification_views(config: Config) -> Augmentation:
-    """The augmentation of images in stages that classify them."""
+def classification_views(
+    config: Config, crop_padding: float = recipes.CROP_PADDING
+) -> Augmentation:
+    """The augmentation of images in stages that classify them; crop_padding: share of the side."""
     views = _mirrored_if_safe(recipes.CLASSIFICATION_VIEWS[config["preset"]], config)
-    views = views._replace(crop_padding=round(recipes.CROP_PADDING * config["image_size"]))
+    views = views._replace(crop_padding=round(crop_padding * config["image_size"]))
     upside_down = config["released_quirks"] and config["preset"] == "paper"
     return views._replace(vertical_flip=0.5) if upside_down else views
 

@@ -144,7 +144,7 @@ def test_a_plan_refuses_networks_of_another_recipe_like_the_run(study: Study) ->
 
 
 CONTRASTIVE = {"temperature", "base_temperature", "min_crop_area"}
-CONTRASTIVE |= {"head_epochs", "batch_size_head", "head_views"}
+CONTRASTIVE |= {"head_epochs", "batch_size_head", "head_crop_padding", "head_views"}
 OF_PRUNING = {"allocation", "criterion", "pruning_method"}
 
 

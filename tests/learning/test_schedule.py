@@ -217,7 +217,7 @@ def test_a_training_takes_every_number_from_its_configuration(config_of: ConfigO
     assert plain == Schedule("network", shifts, **numbers, milestones=falls, warmup=1.0)
 
     flags |= {"temperature": 0.2, "base_temperature": 0.1, "min_crop_area": 0.3}
-    flags |= {"head_epochs": 4, "batch_size_head": 9, "head_views": 3}
+    flags |= {"head_epochs": 4, "batch_size_head": 9, "head_views": 3, "head_crop_padding": 0.25}
     encoder, head = methods.schedules(config_of("SupCon", **flags))
     views = Augmentation(resized_crop_area=(0.3, 1.0), jitter=(0.4, 0.4, 0, 0))
     views = views._replace(jitter_probability=0.8)
@@ -228,8 +228,8 @@ def test_a_training_takes_every_number_from_its_configuration(config_of: ConfigO
     # Steps given by flags count the encoder's; the classifier's come from the same fractions.
     by_window = Pruning(window, 0.7, "random", "global")
     assert head == Schedule(
-        "head", shifts, 4, 9, 0.1, 0.9, milestones=(0.6, 0.75, 0.9), gamma=0.2,
-        cached_views=3, pruning=by_window,
+        "head", Augmentation(crop_padding=2), 4, 9, 0.1, 0.9, milestones=(0.6, 0.75, 0.9),
+        gamma=0.2, cached_views=3, pruning=by_window,
     )  # fmt: skip
 
 
