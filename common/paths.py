@@ -269,7 +269,7 @@ def claims(pies: Path) -> Path:
 
 
 def main_table(pies: Path) -> Path:
-    """The table that the scripts print, for both learners."""
+    """The table that the scripts print, for both learners, with all its columns."""
     return pies / "table.csv"
 
 
@@ -314,9 +314,10 @@ def pies_distribution(pies: Path, cell: Cell, kind: str = "PIEs_distribution") -
 
 
 def pies_files(pies: Path) -> dict[Cell, Path]:
-    """The existing files with arrays of PIEs, by cell."""
-    found = pies.glob("*/pies_distribution/PIEs_distribution_*.npz")
-    return {cell: path for path in found if (cell := cell_of_figure(path))}
+    """The existing files with arrays of PIEs, by cell; not those in folders of other names."""
+    found = [*pies.glob("*/pies_distribution/PIEs_distribution_*.npz")]
+    cells = [cell_of_figure(path) for path in found]
+    return {c: path for c, path in zip(cells, found, strict=True) if c and c.learner}
 
 
 def by_sparsity(pies: Path) -> Path:

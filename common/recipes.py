@@ -168,7 +168,7 @@ FINETUNING_MOMENTUM = 0.9
 # How images are augmented for classification, and how SupCon's views are made. SupCon's views are
 # first cropped to a share of the image, from --min_crop_area to 1. Images to be classified are
 # padded by an eighth of the side, 4 of 32, before they are cropped. The fast preset spares SupCon's
-# classifier this: the encoder never saw black borders, and without them top-1 is 1.5 points higher.
+# classifier this: the encoder never saw black borders (docs/performance.md has what that gains).
 # A digit must stay a digit: it is shifted and resized, never flipped.
 CROP_PADDING = 1 / 8
 CLASSIFICATION_VIEWS = {

@@ -129,8 +129,8 @@ class Cell(NamedTuple):
 
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells as tables and figures list them: by learner, then dense and the prunings in the
-    order of PRUNINGS, then by sparsity."""
+    """The cells as printed tables and the overlap list them: by learner, then dense and the
+    prunings in the order of PRUNINGS, then by sparsity."""
     learners, prunings = list(LEARNERS), [DENSE, *PRUNINGS]
     return sorted(cells, key=lambda c: (learners.index(c[0]), prunings.index(c[1]), c.sparsity))
 

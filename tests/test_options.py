@@ -185,7 +185,8 @@ PAPER = {  # what the released code of arXiv 2207.00200 used
     | PLAIN_SGD
     | {"epochs": 500, "batch_size": 1024, "learning_rate": 0.05, "weight_decay": 4e-4}
     | {"temperature": 0.5, "base_temperature": 0.07, "min_crop_area": 0.2}
-    | {"method": "SupCon", "projection_head": "mlp", "head_epochs": 100, "batch_size_head": 256},
+    | {"method": "SupCon", "projection_head": "mlp", "head_epochs": 100, "batch_size_head": 256}
+    | {"head_crop_padding": 4 / 32},
     ("pruning_finetune", "supervised"): PAPER_FINETUNING,
     ("pruning_finetune", "SupCon"): PAPER_FINETUNING,
 }

@@ -130,6 +130,8 @@ def test_networks_and_pies_are_found_again(cell: Cell, tmp_path: Path) -> None:
     if not cell.is_dense:
         arrays = paths.pies_distribution(tmp_path, cell).with_suffix(".npz")
         touch(arrays, paths.pies_distribution(tmp_path, cell, "class_impact").with_suffix(".npz"))
+        copy = tmp_path / "a_copy_of_the_folder" / arrays.relative_to(tmp_path / cell.learner)
+        touch(copy)  # of no learner
         assert paths.pies_files(tmp_path) == {cell: arrays}
 
 

@@ -276,7 +276,7 @@ def _resized_image(image: Image.Image, size: int) -> Image.Image:
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
-    """images [N,3,H,W] uint8 -> [N,3,size,size], each as `_resized_image` makes it."""
+    """images [N,3,H,H] uint8 -> [N,3,size,size], each as `_resized_image` makes it."""
     if images.shape[2:] == (size, size):
         return images
     chunks = range(0, len(images), RESIZED_AT_ONCE)
@@ -286,12 +286,12 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _resized_together(images: np.ndarray, size: int) -> np.ndarray:
-    """Pillow first resizes along rows, then along columns, and rounds after both. So images stacked
-    below each other, then beside each other, are resized like single ones, with two calls in all.
-    """
-    n, _, height, width = images.shape
-    below = images.transpose(0, 2, 3, 1).reshape(n * height, width, 3)
-    narrow = np.asarray(Image.fromarray(below).resize((size, n * height), BILINEAR))
-    beside = narrow.reshape(n, height, size, 3).swapaxes(0, 1).reshape(height, n * size, 3)
+    """Pillow resizes a square first along its rows, then along its columns, and rounds after both.
+    So squares stacked below each other, then beside each other, are resized like single ones, with
+    two calls in all."""
+    n, _, side, _ = images.shape
+    below = images.transpose(0, 2, 3, 1).reshape(n * side, side, 3)
+    narrow = np.asarray(Image.fromarray(below).resize((size, n * side), BILINEAR))
+    beside = narrow.reshape(n, side, size, 3).swapaxes(0, 1).reshape(side, n * size, 3)
     resized = np.asarray(Image.fromarray(beside).resize((n * size, size), BILINEAR))
     return resized.reshape(size, n, size, 3).transpose(1, 3, 0, 2)

@@ -197,8 +197,11 @@ def test_other_sizes_are_resized(
     assert (data.train.images[0].int() - expected.int()).abs().max() <= 1
 
 
+SIDE = st.integers(1, 40)
+
+
 @settings(max_examples=30)
-@given(n=st.integers(1, 5), side=st.integers(1, 40), size=st.integers(1, 40), seed=st.integers(0))
+@given(n=st.integers(1, 5), side=SIDE, size=SIDE, seed=st.integers(0))
 def test_images_resized_together_are_those_resized_alone(
     n: int, side: int, size: int, seed: int
 ) -> None:

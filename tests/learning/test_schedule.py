@@ -337,7 +337,7 @@ def test_only_images_that_stay_what_they_are_are_mirrored(
 
 
 @pytest.mark.parametrize(("image_size", "padding"), [(8, 1), (32, 4), (64, 8), (224, 28)])
-def test_the_padding_of_crops_is_an_eighth_of_the_side(
+def test_crops_are_padded_by_an_eighth_of_the_side_except_for_the_fast_classifier(
     config_of: ConfigOf, image_size: int, padding: int
 ) -> None:
     for preset in recipes.NETWORK:
