@@ -7,6 +7,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -206,26 +207,47 @@ def test_the_exit_codes() -> None:
     assert stated == [0, *sorted(failures), *signals]
 
 
-def test_the_results_on_cifar10_are_the_stored_ones(tmp_path: Path) -> None:
-    """Every table of the page, made again from its JSON file."""
-    page = "docs/results-cifar10.md"
-    stored = json.loads((ROOT / page).with_suffix(".json").read_text())
-    numbers = {(row.cell, row.metric, row.group): row for row in map(Row._make, stored["numbers"])}
+class Stored(NamedTuple):
+    """A study that docs/ has as JSON."""
+
+    json: dict[str, Any]
+    numbers: dict[tuple[Cell, str, str], Row]  # by cell, metric and group
+    pies: list[list[str]]  # the lines of its table of PIEs
+    claims: dict[str, str]  # `undecided (0.73)` by the name of the claim
+
+
+def stored_study(file: str, folder: Path) -> Stored:
+    found = json.loads((ROOT / file).read_text())
+    numbers = {(row.cell, row.metric, row.group): row for row in map(Row._make, found["numbers"])}
     cells = dict.fromkeys(cell for cell, _, _ in numbers)
     of_cell = {cell: [row for row in numbers.values() if row.cell == cell] for cell in cells}
-    stored_rows.store(tmp_path, "pie_detection", of_cell)
-    by_name = {(c.learner, c.pruning_method, format_sparsity(c.sparsity)): c for c in cells}
+    stored_rows.store(folder, "pie_detection", of_cell)
+    lines = []
+    for line in (line for of in LEARNERS for line in summary.table(folder, of)[1:]):
+        top1, (pies, corrected, exchanged) = line[5] or line[4], (line[i] for i in (6, 7, 10))
+        counts = [pies.replace(" of 10000", ""), corrected, exchanged, line[11].split(" ")[0]]
+        lines.append([*line[:3], top1, *(counts if line[1] != "dense" else [])])
+    claims = {
+        line["name"]: line["verdict"] + (f" ({line['p_holm']})" if line["p_holm"] else "")
+        for line in found["claims"]
+    }
+    return Stored(found, numbers, lines, claims)
+
+
+def test_the_results_on_cifar10_are_the_stored_ones(tmp_path: Path) -> None:
+    """Every table of the page, made again from its JSON files."""
+    page = "docs/results-cifar10.md"
+    study = stored_study("docs/results-cifar10.json", tmp_path / "all")
+    gradual = stored_study("docs/results-cifar10-supcon.json", tmp_path / "gradual")
+    numbers = study.numbers
+    by_name = {(c.learner, c.pruning_method, format_sparsity(c.sparsity)): c for c, _, _ in numbers}
 
     def estimate(cell: Cell, metric: str, group: str) -> str:
         row = numbers[cell, metric, group]
         return f"{row.value:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
 
-    expected = []
-    for line in (line for of in LEARNERS for line in summary.table(tmp_path, of)[1:]):
-        top1, (pies, corrected, exchanged) = line[5] or line[4], (line[i] for i in (6, 7, 10))
-        counts = [pies.replace(" of 10000", ""), corrected, exchanged, line[11].split(" ")[0]]
-        expected.append([*line[:3], top1, *(counts if line[1] != "dense" else [])])
-    assert table(page, "## PIEs")[1:] == expected
+    assert table(page, "## PIEs")[1:] == study.pies
+    assert table(page, "## SupCon pruned gradually")[1:] == gradual.pies
     lines = table(page, "## The same recipe twice")[1:]
     assert lines
     for learner, method, sparsity, *counts in lines:
@@ -247,14 +269,20 @@ def test_the_results_on_cifar10_are_the_stored_ones(tmp_path: Path) -> None:
     told += [("SupCon global 0.00", "SupCon random_global 0.80")]
     told += [("supervised global 0.00", "supervised global 0.80")]
     told += [("supervised GMP 0.95", "supervised later_GMP 0.95")]
-    between = {frozenset((x["reference"], x["other"])): x for x in stored["between"]}
+    between = {frozenset((x["reference"], x["other"])): x for x in study.json["between"]}
     for names in told:
         x = between[frozenset(names)]
         corrected = (x["corrected"], x["corrected_low"], x["corrected_high"])
         assert "{:.0f} [{:.0f} {:.0f}]".format(*corrected) in text, names
-    claims = {
-        line["name"]: line["verdict"] + (f" ({line['p_holm']})" if line["p_holm"] else "")
-        for line in stored["claims"]
-    }
+    for line in gradual.json["claims"]:
+        unit, digits = {"K2": (100, 2), "K3": (-1, 2), "K4": (1, 4)}.get(line["name"], (1, 2))
+        if line["decides"] and line["value"]:
+            value, *bounds = (unit * float(line[key]) for key in ("value", "ci_low", "ci_high"))
+            if line["name"] == "K3":  # the text has the overlap r, not √½ minus r
+                value, *bounds = (0.5**0.5 + x for x in (value, *bounds))
+            if "prediction depth" in line["statistic"]:
+                digits = 2
+            low, high = sorted(bounds)
+            assert f"{value:.{digits}f} [{low:.{digits}f} {high:.{digits}f}]" in text, line
     stated = {line[0].split(" ")[0]: line[1] for line in table(page, "## The paper's claims")[1:]}
-    assert stated == claims
+    assert stated == study.claims
