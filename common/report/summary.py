@@ -14,16 +14,16 @@ from common.report.rows import Row
 from common.study import Cell
 
 COUNTS = ("n_pies", "n_pies_corrected", "n_pies_pruned_null", "n_pies_unpaired")
+N_FIXED = 5  # columns that every printed table has: the cell, its networks, dense accuracy
 INTERVAL_FROM, SURE_FROM = 4, 10  # networks; docs/statistics.md: measured coverages of intervals
 
 
 def format_table(pies: Path, learner: str) -> str:
-    """The table at the end of every script, aligned, without columns in which no cell has a number;
-    below it a warning if its intervals are not to be trusted."""
-    header, *lines = table(pies, learner)
-    columns = [column for column in zip(header, *lines, strict=True) if not lines or
-               any(shown not in ("", "-") for shown in column[1:])]  # fmt: skip
-    text = _align([*zip(*columns, strict=True)])
+    """The table at the end of every script, aligned, without columns of counts and pruned networks
+    in which no cell has a number; below it a warning if its intervals are not to be trusted."""
+    columns = [*zip(*table(pies, learner), strict=True)]
+    told = [column for column in columns[N_FIXED:] if any(x not in ("", "-") for x in column[1:])]
+    text = _align([*zip(*columns[:N_FIXED], *told, strict=True)])
     counts = [row for row in rows.read(pies) if row[0] == learner and row[3:5] == ("n_pies", "all")]
     if counts and (caution := caution_of(min(row.n_models for row in counts))):
         text += f"\n{caution}"

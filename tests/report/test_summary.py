@@ -95,7 +95,7 @@ def test_the_printed_table_has_the_numbers(pies: Path) -> None:
 
 def test_the_printed_table_without_dense_networks(pies: Path) -> None:
     assert words(summary.format_table(pies, "SupCon"))[1:] == [
-        ["SupCon", "global", "0.50", "3", "11.00"]
+        ["SupCon", "global", "0.50", "3", "-", "11.00"]
     ]
 
 
