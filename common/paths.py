@@ -1,4 +1,5 @@
-"""Every file name of the study. Nothing else in the project spells one.
+"""Every file name of the study. Nothing else in the project spells one, but `released_names`, which
+reads those of the released code.
 
 Names are built from fixed words and numbers only, never from the contents of a file.
 """
@@ -11,17 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from common.study import (
-    DATASETS,
-    DENSE,
-    EARLY,
-    LATER,
-    LEARNERS,
-    ONE_SHOT,
-    PRUNINGS,
-    Cell,
-    format_sparsity,
-)
+from common import released_names
+from common.study import DATASETS, DENSE, LEARNERS, PRUNINGS, Cell, format_sparsity
 
 
 def dataset_name(dataset: str, models_dir: Path | None = None) -> str:
@@ -136,61 +128,12 @@ def networks_present(models: Path) -> dict[Cell, set[int]]:
     """The ids of the networks in `models`, those of the released code included, by cell, with
     ascending sparsities."""
     found: dict[Cell, set[int]] = {}
-    for cell, network_id in released_networks(models):
+    for cell, network_id in released_names.networks(models):
         found.setdefault(cell, set()).add(network_id)
     for network in filter(None, map(network_of, models.glob("*.pt"))):
         if not NetworkFiles(models, *network).missing:
             found.setdefault(network[0], set()).add(network[1])
     return dict(sorted(found.items()))
-
-
-# The released code of arXiv 2207.00200 put CIFAR-10 networks directly into models/, under these
-# names. The names of encoder and head contain the epochs of their own stage.
-_SPARSITY = r"(?P<sparsity>0(?:\.\d{1,10})?)"
-_RELEASED_SUPERVISED = re.compile(
-    rf"wideResNet_(?P<tag>global_|){_SPARSITY}pruning_\d+epochs_\d+depth_[\d.]+dropout"
-    r"_id(?P<id>\d{1,6})\.pt",
-    re.ASCII,
-)
-_RELEASED_SUPCON = re.compile(
-    rf"WideResNet_(?P<part>encoder|head)_(?P<method>SupCon|SimCLR)_{_SPARSITY}pruning"
-    r"(?P<tag>_later|_global|)_(?P<batch>\d+)batch_(?P<temperature>[\d.]+)temperature"
-    r"_\d+epochs_id(?P<id>\d{1,6})\.pt",
-    re.ASCII,
-)
-_RELEASED_PRUNING = {"": EARLY, "_later": LATER, "_global": ONE_SHOT, "global_": ONE_SHOT}
-# Released networks belong to a folder whose name begins with cifar10: `cifar10-jpeg`, for example.
-_CIFAR10 = re.compile(r"cifar10(?!\d).*")
-
-
-def released_networks(models: Path) -> dict[tuple[Cell, int], list[dict[str, Path]]]:
-    """Files of the released code beside or in the folder `models` of CIFAR-10, by network. If there
-    are several candidates for one network, all are listed."""
-    if not _CIFAR10.fullmatch(models.name):
-        return {}
-    found: dict[tuple[Cell, int], list[dict[str, Path]]] = {}
-    parts: dict[tuple[str, ...], dict[str, list[Path]]] = {}
-    for path in sorted([*models.parent.glob("?ideResNet_*.pt"), *models.glob("?ideResNet_*.pt")]):
-        if match := _RELEASED_SUPERVISED.fullmatch(path.name):
-            found.setdefault(_released_network("supervised", match), []).append({"network": path})
-        elif match := _RELEASED_SUPCON.fullmatch(path.name):
-            names = ("method", "sparsity", "tag", "batch", "temperature", "id")
-            of_network = parts.setdefault(match.group(*names), {"encoder": [], "head": []})
-            of_network[match["part"]].append(path)
-            found.setdefault(_released_network("SupCon", match), [])
-    for (_, sparsity, tag, _, _, network_id), paths in parts.items():
-        network = _released_cell("SupCon", sparsity, tag), int(network_id)
-        found[network] += [
-            {"encoder": encoder, "head": head}
-            for encoder in paths["encoder"]
-            for head in paths["head"]
-        ]
-    return {network: candidates for network, candidates in found.items() if candidates}
-
-
-def released_method(encoder: Path) -> str:
-    """`SupCon` or `SimCLR`, from the name of a released encoder."""
-    return _RELEASED_SUPCON.fullmatch(encoder.name)["method"]
 
 
 def locate(path: Path) -> NetworkFiles | None:
@@ -199,22 +142,10 @@ def locate(path: Path) -> NetworkFiles | None:
     if network := network_of(path):
         return NetworkFiles(path.parent, *network)
     beside_cifar10 = path.parent / "cifar10"
-    for network, candidates in released_networks(beside_cifar10).items():
+    for network, candidates in released_names.networks(beside_cifar10).items():
         if any(path in files.values() for files in candidates):
             return NetworkFiles(beside_cifar10, *network)
     return None
-
-
-def _released_network(learner: str, match: re.Match[str]) -> tuple[Cell, int]:
-    return _released_cell(learner, match["sparsity"], match["tag"]), int(match["id"])
-
-
-def _released_cell(learner: str, sparsity: str, tag: str) -> Cell:
-    """The cell that a released name states. In the name of a dense network, the tag of a schedule
-    (`_later`) means nothing."""
-    pruning = _RELEASED_PRUNING[tag]
-    is_dense = float(sparsity) == 0 and pruning != ONE_SHOT
-    return Cell(learner, DENSE if is_dense else pruning, float(sparsity))
 
 
 def log(logs: Path, cell: Cell, network_id: int) -> Path:
@@ -315,9 +246,8 @@ def pies_distribution(pies: Path, cell: Cell, kind: str = "PIEs_distribution") -
 
 def pies_files(pies: Path) -> dict[Cell, Path]:
     """The existing files with arrays of PIEs, by cell; not those in folders of other names."""
-    found = [*pies.glob("*/pies_distribution/PIEs_distribution_*.npz")]
-    cells = [cell_of_figure(path) for path in found]
-    return {c: path for c, path in zip(cells, found, strict=True) if c and c.learner}
+    found = pies.glob("*/pies_distribution/PIEs_distribution_*.npz")
+    return {cell: path for path in found if (cell := cell_of_figure(path)) and cell.learner}
 
 
 def by_sparsity(pies: Path) -> Path:

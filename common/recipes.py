@@ -141,8 +141,10 @@ _FINETUNING = {
         "pruning_percentages": [0.5, 0.9, 0.97],
     },
 }
-_CONTRASTIVE = ("temperature", "min_crop_area", "head_epochs", "batch_size_head")
-_CONTRASTIVE += ("head_crop_padding",)
+_CONTRASTIVE = (
+    *("temperature", "min_crop_area"),
+    *("head_epochs", "batch_size_head", "head_crop_padding"),
+)
 FINETUNING = {
     "supervised": _FINETUNING,
     "SupCon": {

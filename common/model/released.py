@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common import paths, recipes
+from common import recipes, released_names
 from common.data.named import CIFAR10_CLASSES
 from common.model import wide_resnet
 from common.model.wide_resnet import WideResNet
@@ -51,7 +51,7 @@ def read_parts(files: dict[str, Path], where: NetworkFiles) -> dict[Path, dict[s
         "widen_factor": found["widen_factor"],
         "dropout": found["dropout"],
     }
-    if "head" in files and (method := paths.released_method(path)) != "SupCon":
+    if "head" in files and (method := released_names.method(path)) != "SupCon":
         config["method"] = method  # without this key, the method is SupCon
     contents = {
         "network_id": where.id,
@@ -165,7 +165,7 @@ def _fit(files: dict[str, Path], state: State, architecture: dict[str, Any]) -> 
 def find(where: NetworkFiles, asked: Path | None = None) -> dict[str, Path]:
     """The released files of a network; empty if there are none. Raises Failure(EXIT_CHECKPOINT) if
     several sets of files fit (of different epochs, say) and `asked` does not tell which to read."""
-    found = paths.released_networks(where.models).get((where.cell, where.id), [])
+    found = released_names.networks(where.models).get((where.cell, where.id), [])
     found = [files for files in found if asked is None or asked in files.values()]
     if len(found) > 1:
         folder = where.models.parent

@@ -22,7 +22,7 @@ from PIL import Image
 from places import DENSE, GMP, ONE_SHOT, Place, rewrite
 from running import Study
 
-from common import options, paths, study
+from common import options, released_names, study
 from common.data import datasets
 from common.learning import resumable
 from common.model import checkpoints
@@ -238,7 +238,7 @@ def test_released_names(tmp_path_factory: pytest.TempPathFactory, names: list[st
     for name in names:
         with contextlib.suppress(OSError):
             (root / name).write_bytes(b"")
-    for (cell, network_id), files in paths.released_networks(root / "cifar10").items():
+    for (cell, network_id), files in released_names.networks(root / "cifar10").items():
         assert 0 <= cell.sparsity < 1
         assert 0 <= network_id <= 10**6
         assert not cell.is_dense or cell.sparsity == 0
