@@ -65,8 +65,8 @@ def overlap_matrix(a: Arrays) -> Figure:
     axes.set_yticks(ticks, names[1:], fontsize=8)
     axes.spines[:].set_visible(False)
     figure.suptitle(
-        f"Jaccard overlap of PIEs (in brackets by chance)\n{counted(a['n_models'], 'network')} a "
-        f"cell, {a['n_examples']} test images\nin brackets after a cell: its PIEs", fontsize=10,
+        f"squares: Jaccard overlap of PIEs (expected by chance)\naxes: cell (number of its PIEs)\n"
+        f"{counted(a['n_models'], 'network')} a cell, {a['n_examples']} test images", fontsize=10,
     )  # fmt: skip
     return figure
 
